@@ -1,0 +1,115 @@
+"""What the speakers of MiniMix say, and which recordings are mixed.
+
+Authors
+ * The speechbrain_kmdanet developers 2026
+"""
+
+import random
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+
+SENTENCES_FILE = Path(__file__).resolve().parent / "sentences.txt"
+SNR_DB = 2.5  # the largest gain of one speaker, and loss of another
+# Speakers of a mixture have pitches with at least this ratio, if possible.
+PITCH_RATIO = {2: 1.3, 3: 1.15}
+DRAWS = 100
+
+
+def read_sentences():
+    """Returns the sentences: a list of str for each split."""
+    sentences = {}
+    text = SENTENCES_FILE.read_text(encoding="utf-8")
+    for line in text.splitlines():
+        if line.startswith("["):
+            split = sentences.setdefault(line.strip("[]"), [])
+        elif line and not line.startswith("#"):
+            split.append(line)
+    return sentences
+
+
+def draw_texts(speakers, utterances, seed):
+    """Draws what each speaker says.
+
+    Arguments
+    ---------
+    speakers : list of Speaker
+        The speakers.
+    utterances : int
+        Sentences for each, or all of the split's if it has fewer.
+    seed : int
+        Seed of the draw.
+
+    Returns
+    -------
+    readings : dict
+        By Speaker, a dict of the sentences by the path of the recording,
+        relative to the corpus.
+    """
+    readings, split_sentences = {}, read_sentences()
+    for speaker in speakers:
+        sentences = split_sentences[speaker.split]
+        rng = random.Random(f"MiniMix texts {seed} {speaker.name}")
+        numbers = rng.sample(
+            range(len(sentences)), min(utterances, len(sentences))
+        )
+        stem = f"{speaker.split}/{speaker.name}/{speaker.name}"
+        readings[speaker] = {
+            f"{stem}_{n:02d}.wav": sentences[n] for n in numbers
+        }
+    return readings
+
+
+def draw_mixtures(readings, num_spks, count, rng):
+    """Draws the lines of a mixture list.
+
+    The speakers of a mixture have different voices and, as far as there are
+    such, clearly different pitches. Each speaker's recordings take turns.
+
+    Arguments
+    ---------
+    readings : dict
+        By Speaker, a dict of what is said by the path of the recording.
+    num_spks : int
+        Speakers in a mixture, 2 or 3.
+    count : int
+        The number of mixtures.
+    rng : random.Random
+        Source of all draws.
+
+    Returns
+    -------
+    lines : list of str
+        Lines "path1 snr1 path2 -snr1 [path3 0]", SNRs in dB.
+    """
+    turns = {
+        speaker: cycle(rng.sample(sorted(texts), len(texts)))
+        for speaker, texts in readings.items()
+    }
+    candidates = sorted(readings)
+    lines = {}  # a dict for its order: no mixture comes twice
+    while len(lines) < count:
+        group = max(
+            (rng.sample(candidates, num_spks) for _ in range(DRAWS)),
+            key=partial(_difference, enough=PITCH_RATIO[num_spks]),
+        )
+        snr = rng.uniform(0, SNR_DB)
+        snrs = (f"{snr:.4f}", f"{-snr:.4f}", "0")
+        fields = [
+            f"{next(turns[speaker])} {text}"
+            for speaker, text in zip(group, snrs)
+        ]
+        lines[" ".join(fields)] = None
+    return list(lines)
+
+
+def _difference(group, enough):
+    """Returns how different speakers are: (voices, smallest pitch ratio).
+
+    From the ratio that is `enough` on, all are as good, and `max` takes the
+    first.
+    """
+    pitches = sorted(speaker.pitch for speaker in group)
+    ratio = min(high / low for low, high in zip(pitches, pitches[1:]))
+    voices = {speaker.variant for speaker in group}
+    return len(voices), min(ratio, enough)

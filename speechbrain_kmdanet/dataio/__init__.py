@@ -1,0 +1,1 @@
+"""Lists of mixtures, and mixtures made from them."""

@@ -1,0 +1,1 @@
+"""Loading a trained separator and separating with it."""

@@ -1,0 +1,1 @@
+"""Blocks that make up whole systems."""

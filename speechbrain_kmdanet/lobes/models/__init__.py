@@ -1,0 +1,1 @@
+"""Embedding networks and the maskers built on them."""

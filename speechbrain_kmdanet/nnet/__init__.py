@@ -1,0 +1,1 @@
+"""Attractor estimators and losses."""

@@ -1,0 +1,276 @@
+"""Attractor estimators: embeddings in, one attractor per talker out.
+
+All estimators are called alike, so that a model can take its attractors from
+one in training and from another at inference.
+
+References: Cadoux et al., "Closing the training/inference gap for deep
+attractor networks"; Luo, Chen and Mesgarani, "Speaker-independent speech
+separation with deep attractor network".
+
+Authors
+ * The speechbrain_kmdanet developers 2026
+"""
+
+import torch
+from torch import nn
+
+from speechbrain_kmdanet.processing.kmeans import kmeans
+
+
+class OracleAttractors(nn.Module):
+    """Attractors from the ground truth (Eq. 1): training of classic DANet.
+
+    The attractor of a source is the mean embedding of the bins where that
+    source dominates, among the most energetic bins of the mixture.
+
+    Arguments
+    ---------
+    energetic : float
+        Share of the bins that count, the most energetic first, in (0, 1].
+
+    Example
+    -------
+    >>> embeddings = torch.tensor([[[1.0], [3.0], [7.0]]])
+    >>> sources = torch.tensor([[[2.0, 2.0, 0.0], [1.0, 1.0, 1.0]]])
+    >>> estimator = OracleAttractors(energetic=1.0)
+    >>> estimator(embeddings, torch.ones(1, 3), 2, sources)
+    tensor([[[2.],
+             [7.]]])
+    """
+
+    # Attractor l belongs to source l: no permutation has to be searched.
+    ordered = True
+
+    def __init__(self, energetic=0.9):
+        super().__init__()
+        if not 0.0 < energetic <= 1.0:
+            raise ValueError(f"energetic must be in (0, 1], got {energetic}")
+        self.energetic = energetic
+
+    def forward(
+        self, embeddings, weights, num_spks, sources=None, num_bins=None
+    ):
+        """Computes the attractors.
+
+        Arguments
+        ---------
+        embeddings : torch.Tensor
+            Embeddings [B, N, D].
+        weights : torch.Tensor
+            Energies |X|² of the bins of the mixture [B, N].
+        num_spks : int
+            Number of attractors K.
+        sources : torch.Tensor
+            Magnitudes of the sources [B, K, N].
+        num_bins : torch.Tensor
+            Number of bins of each item that are not padding [B]; all by
+            default.
+
+        Returns
+        -------
+        torch.Tensor
+            Attractors [B, K, D].
+
+        Raises
+        ------
+        ValueError
+            If there are no sources, or not as many as attractors.
+        """
+        if sources is None or sources.shape[1] != num_spks:
+            got = None if sources is None else tuple(sources.shape)
+            raise ValueError(
+                "oracle attractors need the magnitudes of the sources "
+                f"[batch, num_spks={num_spks}, bins], got {got}"
+            )
+        dominant = nn.functional.one_hot(sources.argmax(1), num_spks)
+        members = dominant * self._energetic(weights, num_bins).unsqueeze(2)
+        members = members.to(embeddings.dtype).transpose(1, 2)
+        counts = members.sum(2, keepdim=True)
+        return torch.bmm(members, embeddings) / counts.clamp_min(1.0)
+
+    def _energetic(self, weights, num_bins):
+        """Index e of Eq. 1 [B, N]: the most energetic bins, never silence."""
+        ranked = weights.sort(dim=1, descending=True).values
+        if num_bins is None:
+            num_bins = torch.full_like(weights[:, 0], weights.shape[1])
+        kept = (self.energetic * num_bins).ceil().long()
+        threshold = ranked.gather(1, kept.unsqueeze(1) - 1)
+        return (weights >= threshold) & (weights > 0)
+
+
+class KMeansAttractors(nn.Module):
+    """Attractors that are centroids of a weighted k-means (Algorithm 1, Eq. 6).
+
+    Differentiable: in training, this is the unfolded k-means of k-means DANet.
+
+    Arguments
+    ---------
+    metric : str
+        "euclidean" or "spherical".
+    iterations : int
+        Number of iterations: L in training.
+    init : str
+        Initialisation, "kmeans++" or "random".
+    num_init : int
+        Number of restarts, the best of which is kept.
+    seed : int
+        Seed of the initialisation, which makes the result a function of the
+        input alone. Without it, the global random state is used.
+
+    Example
+    -------
+    >>> estimator = KMeansAttractors("spherical", iterations=5)
+    >>> estimator(torch.randn(3, 100, 20), torch.rand(3, 100), 2).shape
+    torch.Size([3, 2, 20])
+    """
+
+    ordered = False
+
+    def __init__(
+        self,
+        metric="euclidean",
+        iterations=20,
+        init="kmeans++",
+        num_init=1,
+        seed=None,
+    ):
+        super().__init__()
+        self.metric = metric
+        self.iterations = iterations
+        self.init = init
+        self.num_init = num_init
+        self.seed = seed
+
+    def forward(
+        self, embeddings, weights, num_spks, sources=None, num_bins=None
+    ):
+        """Computes the attractors.
+
+        Arguments
+        ---------
+        embeddings : torch.Tensor
+            Embeddings [B, N, D].
+        weights : torch.Tensor
+            Energies |X|² of the bins of the mixture [B, N].
+        num_spks : int
+            Number of attractors K.
+        sources : torch.Tensor
+            Not used.
+        num_bins : torch.Tensor
+            Not used: padding has weight 0.
+
+        Returns
+        -------
+        torch.Tensor
+            Attractors [B, K, D].
+        """
+        generator = None
+        if self.seed is not None:
+            # On the CPU whatever the device: the same draws everywhere.
+            generator = torch.Generator().manual_seed(self.seed)
+        return kmeans(
+            embeddings,
+            num_spks,
+            weights=weights,
+            metric=self.metric,
+            iterations=self.iterations,
+            init=self.init,
+            num_init=self.num_init,
+            generator=generator,
+        ).centroids
+
+
+class FixedAttractors(nn.Module):
+    """Attractors that are the same for every mixture (E1).
+
+    They are the centroids of the attractors seen in training, found for each
+    number of talkers by :meth:`fit` and kept as buffers.
+
+    Arguments
+    ---------
+    embedding_dim : int
+        Dimension D of the embeddings.
+    max_spks : int
+        Largest number of talkers.
+
+    Example
+    -------
+    >>> estimator = FixedAttractors(embedding_dim=1, max_spks=2)
+    >>> estimator.fit(torch.tensor([[[0.0], [5.0]], [[7.0], [2.0]]]))
+    >>> estimator(torch.randn(3, 100, 1), torch.rand(3, 100), 2)[0]
+    tensor([[6.],
+            [1.]])
+    """
+
+    ordered = False
+
+    def __init__(self, embedding_dim=20, max_spks=5):
+        super().__init__()
+        self.max_spks = max_spks
+        for k in range(1, max_spks + 1):
+            unset = torch.full((k, embedding_dim), float("nan"))
+            self.register_buffer(f"attractors_{k}", unset)
+
+    def fit(self, attractors):
+        """Finds the attractors of one number of talkers.
+
+        Arguments
+        ---------
+        attractors : torch.Tensor
+            Attractors of training mixtures [M, K, D], in any order of the
+            talkers.
+        """
+        num_spks = attractors.shape[1]
+        buffer = self._buffer(num_spks)
+        centroids = kmeans(
+            attractors.flatten(0, 1).unsqueeze(0),
+            num_spks,
+            num_init=10,
+            generator=torch.Generator().manual_seed(0),
+        ).centroids
+        buffer.copy_(centroids[0].detach())
+
+    def forward(
+        self, embeddings, weights, num_spks, sources=None, num_bins=None
+    ):
+        """Returns the attractors found by fit.
+
+        Arguments
+        ---------
+        embeddings : torch.Tensor
+            Embeddings [B, N, D]; only their shape is used.
+        weights : torch.Tensor
+            Not used.
+        num_spks : int
+            Number of attractors K.
+        sources : torch.Tensor
+            Not used.
+        num_bins : torch.Tensor
+            Not used.
+
+        Returns
+        -------
+        torch.Tensor
+            Attractors [B, K, D].
+
+        Raises
+        ------
+        ValueError
+            If the attractors of this number of talkers were never fitted.
+        """
+        attractors = self._buffer(num_spks)
+        if attractors.isnan().any():
+            raise ValueError(
+                f"the fixed attractors of num_spks={num_spks} were never "
+                "fitted: call fit() with attractors of training mixtures"
+            )
+        return attractors.expand(embeddings.shape[0], -1, -1)
+
+    def _buffer(self, num_spks):
+        """Buffer [K, D] of a number of talkers."""
+        if not 1 <= num_spks <= self.max_spks:
+            raise ValueError(
+                f"num_spks must be from 1 to max_spks={self.max_spks}, got "
+                f"{num_spks}"
+            )
+        return getattr(self, f"attractors_{num_spks}")

@@ -1,0 +1,1 @@
+"""Clustering, time-frequency transforms and masks."""

@@ -1,0 +1,323 @@
+"""Weighted Euclidean and spherical k-means as a pure, batched function.
+
+The function is made to sit inside a training graph: the hard assignment has no
+gradient, so of L unfolded iterations only the last centroid update carries
+one. The iterations before it run without autograd, which gives exactly the
+gradients of the full unfolding at a memory and a backward cost that do not
+depend on L.
+
+Reference: C. Cadoux, S. Uhlich, M. Ferras and Y. Mitsufuji, "Closing the
+training/inference gap for deep attractor networks" (Algorithm 1, Eq. 6).
+
+Authors
+ * The speechbrain_kmdanet developers 2026
+"""
+
+from typing import NamedTuple
+
+import torch
+
+METRICS = ("euclidean", "spherical")
+INITS = ("kmeans++", "random")
+
+
+class KMeansResult(NamedTuple):
+    """What :func:`kmeans` returns.
+
+    Arguments
+    ---------
+    centroids : torch.Tensor
+        Cluster means [B, K, D]; carries the gradient of the last update.
+    assignments : torch.Tensor
+        Index of the cluster of each point [B, N], int64.
+    inertia : torch.Tensor
+        Weighted sum of the distances of the points to their centroids [B]:
+        squared Euclidean distances, or one minus the cosine similarity.
+    """
+
+    centroids: torch.Tensor
+    assignments: torch.Tensor
+    inertia: torch.Tensor
+
+
+def kmeans(
+    x,
+    num_clusters,
+    *,
+    weights=None,
+    metric="euclidean",
+    iterations=20,
+    init="kmeans++",
+    num_init=1,
+    initial_centroids=None,
+    generator=None,
+):
+    """Clusters each item of a batch of point sets.
+
+    ``iterations=L`` means L assignments, each followed by an update; the
+    returned centroids and assignments belong to the L-th. An empty cluster
+    keeps its previous centroid. The random draws of the initialisation are
+    shared by the items of the batch, so that an item is clustered alike alone
+    and in any batch, padded with points of weight 0 or not.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        Points [B, N, D]. Half precision is clustered in float32.
+    num_clusters : int
+        Number of clusters K.
+    weights : torch.Tensor
+        Non-negative weights of the points [B, N] (Eq. 6); 0 ignores a point.
+        All ones by default.
+    metric : str
+        "euclidean", or "spherical": the cosine assignment and unit-norm
+        centroids of Algorithm 1 while iterating, and final centroids that are
+        means of the unnormalised points.
+    iterations : int
+        Number of iterations L, at least 1.
+    init : str
+        "kmeans++" (weighted), or "random": distinct points, drawn uniformly
+        among those of positive weight.
+    num_init : int
+        Number of restarts; each item keeps the one of lowest inertia.
+    initial_centroids : torch.Tensor
+        Initial centroids [B, K, D], instead of a drawn initialisation.
+    generator : torch.Generator
+        Source of the random draws; the global one by default.
+
+    Returns
+    -------
+    KMeansResult
+        Centroids [B, K, D], assignments [B, N] and inertia [B].
+
+    Raises
+    ------
+    ValueError
+        If a shape, a count or a name does not fit, or there are fewer points
+        than clusters.
+
+    Example
+    -------
+    >>> x = torch.tensor([[[0.0, 0.0], [0.0, 1.0], [9.0, 0.0], [9.0, 1.0]]])
+    >>> result = kmeans(x, 2, initial_centroids=x[:, [0, 2]])
+    >>> result.centroids
+    tensor([[[0.0000, 0.5000],
+             [9.0000, 0.5000]]])
+    >>> result.assignments, result.inertia
+    (tensor([[0, 0, 1, 1]]), tensor([1.]))
+    """
+    _check_arguments(
+        x, num_clusters, weights, metric, iterations, init, num_init
+    )
+    with torch.autocast(x.device.type, enabled=False):
+        if x.dtype in (torch.float16, torch.bfloat16):
+            x = x.float()
+        if weights is None:
+            weights = x.new_ones(x.shape[:2])
+        weights = weights.to(x.dtype)
+        spherical = metric == "spherical"
+        if initial_centroids is not None:
+            _check_initial_centroids(initial_centroids, x, num_clusters)
+            num_init = 1
+
+        best = None
+        with torch.no_grad():
+            points = x.detach()
+            # x̄ᵀc compares like xᵀc, and Σ w x̄ is Σ (w/‖x‖) x: the unit
+            # points of Algorithm 1 never have to be stored.
+            norms = torch.linalg.vector_norm(points, dim=2)
+            if spherical:
+                step_weights = weights / norms.clamp_min(_tiny(x))
+                spread = weights.sum(1)
+            else:
+                step_weights = weights
+                spread = (weights * norms.square()).sum(1)
+
+            for _ in range(num_init):
+                if initial_centroids is None:
+                    centroids = _initialise(
+                        points, norms, weights, num_clusters, spherical, init,
+                        generator,
+                    )  # fmt: skip
+                else:
+                    centroids = initial_centroids.detach().to(x.dtype)
+                if spherical:
+                    centroids = _unit(centroids)
+                for _ in range(iterations - 1):
+                    members = _assign(points, centroids, spherical)
+                    centroids = _update(
+                        points, step_weights, members, centroids, spherical
+                    )
+                members = _assign(points, centroids, spherical)
+                inertia = _inertia(points, step_weights, members, spread, metric)
+                run = (centroids, members, inertia)
+                best = run if best is None else _lower_inertia(best, run)
+
+        centroids, members, inertia = best
+        centroids = _update(x, weights, members, centroids, unit=False)
+    return KMeansResult(centroids, members.int().argmax(1), inertia)
+
+
+def _check_arguments(
+    x, num_clusters, weights, metric, iterations, init, num_init
+):
+    """Refuses arguments that do not fit, naming the offending one."""
+    if x.dim() != 3 or not x.is_floating_point():
+        raise ValueError(
+            "x must be a floating-point tensor [batch, points, dimensions], "
+            f"got {x.dtype} of shape {tuple(x.shape)}"
+        )
+    if weights is not None and weights.shape != x.shape[:2]:
+        raise ValueError(
+            f"weights must have shape {tuple(x.shape[:2])} to fit x of shape "
+            f"{tuple(x.shape)}, got {tuple(weights.shape)}"
+        )
+    for name, value in (
+        ("num_clusters", num_clusters),
+        ("iterations", iterations),
+        ("num_init", num_init),
+    ):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+    if x.shape[1] < num_clusters:
+        raise ValueError(
+            f"num_clusters={num_clusters} needs at least that many points, "
+            f"got x of shape {tuple(x.shape)}"
+        )
+    if metric not in METRICS:
+        raise ValueError(f"metric must be one of {METRICS}, got {metric!r}")
+    if init not in INITS:
+        raise ValueError(f"init must be one of {INITS}, got {init!r}")
+
+
+def _check_initial_centroids(initial_centroids, x, num_clusters):
+    """Refuses initial centroids of another shape than [B, K, D]."""
+    expected = (x.shape[0], num_clusters, x.shape[2])
+    if tuple(initial_centroids.shape) != expected:
+        raise ValueError(
+            f"initial_centroids must have shape {expected}, got "
+            f"{tuple(initial_centroids.shape)}"
+        )
+
+
+def _tiny(x):
+    """Smallest normal number of the type of x: a guard for divisions."""
+    return torch.finfo(x.dtype).tiny
+
+
+def _unit(centroids):
+    """Scales centroids [B, K, D] to unit norm; zero stays zero."""
+    norms = torch.linalg.vector_norm(centroids, dim=2, keepdim=True)
+    return centroids / norms.clamp_min(_tiny(centroids))
+
+
+def _assign(points, centroids, spherical):
+    """Membership of each point [B, K, N], bool: one product over the points."""
+    if centroids.shape[1] == 2:
+        # Two clusters: the side of one hyperplane.
+        normal = centroids[:, 1] - centroids[:, 0]
+        projection = torch.bmm(points, normal.unsqueeze(2)).squeeze(2)
+        if not spherical:
+            squares = centroids.square().sum(2)
+            offset = 0.5 * (squares[:, 1] - squares[:, 0])
+            projection = projection - offset.unsqueeze(1)
+        second = projection > 0
+        return torch.stack([~second, second], dim=1)
+    scores = torch.bmm(centroids, points.transpose(1, 2))
+    if not spherical:
+        scores = scores - 0.5 * centroids.square().sum(2, keepdim=True)
+    clusters = torch.arange(centroids.shape[1], device=points.device)
+    return scores.argmax(1, keepdim=True) == clusters.view(1, -1, 1)
+
+
+def _update(points, weights, members, centroids, unit):
+    """Weighted means of the members [B, K, D] (Eq. 6), or their directions.
+
+    A cluster without weight keeps its previous centroid.
+    """
+    masses = members * weights.unsqueeze(1)
+    sums = torch.bmm(masses, points)
+    mass = masses.sum(2, keepdim=True)
+    means = _unit(sums) if unit else sums / mass.clamp_min(_tiny(points))
+    return torch.where(mass > 0, means, centroids)
+
+
+def _inertia(points, step_weights, members, spread, metric):
+    """Inertia [B] about the means, from the sums of the clusters alone.
+
+    Euclidean: Σ w‖x‖² − Σ_l ‖s_l‖²/m_l; spherical: Σ w − Σ_l ‖s_l‖, where s_l
+    and m_l are the sum and the mass of cluster l.
+    """
+    masses = members * step_weights.unsqueeze(1)
+    sums = torch.bmm(masses, points)
+    norms = torch.linalg.vector_norm(sums, dim=2)
+    if metric == "spherical":
+        explained = norms
+    else:
+        explained = norms.square() / masses.sum(2).clamp_min(_tiny(points))
+    return (spread - explained.sum(1)).clamp_min(0.0)
+
+
+def _lower_inertia(one, other):
+    """Keeps, item by item, the run (centroids, members, inertia) with less."""
+    better = other[2] < one[2]
+    return tuple(
+        torch.where(better.view(-1, *[1] * (a.dim() - 1)), b, a)
+        for a, b in zip(one, other)
+    )
+
+
+def _initialise(
+    points, norms, weights, num_clusters, spherical, init, generator
+):
+    """Draws initial centroids [B, K, D] among the points of positive weight."""
+    device = points.device if generator is None else generator.device
+    draws = torch.rand(
+        num_clusters, dtype=torch.float64, device=device, generator=generator
+    ).to(points.device)
+    plus_plus = init == "kmeans++"
+    # Chance of each point to be drawn next, up to a factor [B, N].
+    chances = weights if plus_plus else (weights > 0).to(weights.dtype)
+    fallback = chances
+    nearest = None
+    centroids = []
+    for draw in draws:
+        index = _sample(chances, fallback, draw)
+        index3 = index.view(-1, 1, 1).expand(-1, 1, points.shape[2])
+        centroid = points.gather(1, index3)
+        centroids.append(centroid)
+        if plus_plus:
+            distance = _distance(points, norms, centroid, spherical)
+            # Not a duplicate by rounding: the point drawn is at distance 0.
+            distance = distance.scatter(1, index.unsqueeze(1), 0.0)
+            if nearest is not None:
+                distance = torch.minimum(nearest, distance)
+            nearest = distance
+            chances = weights * nearest
+        else:
+            chances = chances.scatter(1, index.unsqueeze(1), 0.0)
+    return torch.cat(centroids, dim=1)
+
+
+def _distance(points, norms, centroid, spherical):
+    """Squared distance, or 1 − cosine, of the points to one centroid [B, N]."""
+    products = torch.bmm(points, centroid.transpose(1, 2)).squeeze(2)
+    norm = torch.linalg.vector_norm(centroid, dim=2)
+    if spherical:
+        cosines = products / (norms * norm).clamp_min(_tiny(points))
+        return (1.0 - cosines).clamp_min(0.0)
+    return (norms.square() - 2.0 * products + norm.square()).clamp_min(0.0)
+
+
+def _sample(chances, fallback, draw):
+    """Draws one index per item [B] by the inverse of the cumulative chances.
+
+    Where no chance is left (fewer distinct points than clusters), the fallback
+    is used.
+    """
+    left = (chances > 0).any(1, keepdim=True)
+    # float64: N may be 10⁵ and more, and the last bins must stay reachable.
+    cumulated = torch.where(left, chances, fallback).double().cumsum(1)
+    target = draw * cumulated[:, -1:]
+    index = torch.searchsorted(cumulated, target, right=True).squeeze(1)
+    return index.clamp_max(chances.shape[1] - 1)

@@ -1,0 +1,150 @@
+"""Encoder (STFT) and decoder (inverse STFT) of the separators.
+
+Both have the call signature of the encoder and decoder of SpeechBrain's own
+separators: waveforms [B, L] in and out, without lengths.
+
+Authors
+ * The speechbrain_kmdanet developers 2026
+"""
+
+import torch
+from torch import nn
+
+
+class _STFT(nn.Module):
+    """Window and hop that an encoder and its decoder share."""
+
+    def __init__(self, n_fft=512, hop_length=128):
+        super().__init__()
+        if not 0 < hop_length <= n_fft // 2:
+            raise ValueError(
+                "hop_length must be positive and at most half of n_fft="
+                f"{n_fft}, so that the windows overlap, got {hop_length}"
+            )
+        self.n_fft = n_fft
+        self.hop_length = hop_length
+        self.register_buffer("window", torch.hann_window(n_fft), False)
+
+
+class STFTEncoder(_STFT):
+    """Short-time Fourier transform of a waveform.
+
+    The signal is padded with zeros on both sides so that every frame that
+    overlaps it is there. An item therefore has the same frames alone and in a
+    longer batch, and a signal of any length, even of 1 sample, is encoded.
+
+    Arguments
+    ---------
+    n_fft : int
+        Length of the Hann window and of the transform, in samples.
+    hop_length : int
+        Step between frames, in samples.
+
+    Example
+    -------
+    >>> encoder = STFTEncoder(n_fft=512, hop_length=128)
+    >>> encoder(torch.randn(2, 8000)).shape
+    torch.Size([2, 257, 66])
+    >>> encoder.num_frames(8000)
+    66
+    """
+
+    def num_frames(self, num_samples):
+        """Number of frames of a signal.
+
+        Arguments
+        ---------
+        num_samples : int or torch.Tensor
+            Length of the signal, in samples.
+
+        Returns
+        -------
+        int or torch.Tensor
+            Number of frames T.
+        """
+        hops = (num_samples + self.hop_length - 1) // self.hop_length
+        return hops + self.n_fft // 2 // self.hop_length + 1
+
+    def forward(self, mixture):
+        """Encodes waveforms.
+
+        Arguments
+        ---------
+        mixture : torch.Tensor
+            Waveforms [B, L].
+
+        Returns
+        -------
+        torch.Tensor
+            Complex spectrum [B, F, T], F = n_fft / 2 + 1.
+
+        Raises
+        ------
+        ValueError
+            If the input is not a non-empty [B, L] tensor.
+        """
+        if mixture.dim() != 2 or mixture.shape[1] == 0:
+            raise ValueError(
+                "mixture must be a non-empty batch of mono waveforms "
+                f"[batch, samples], got shape {tuple(mixture.shape)}"
+            )
+        num_samples = mixture.shape[1]
+        last = (self.num_frames(num_samples) - 1) * self.hop_length
+        half = self.n_fft // 2
+        padded = nn.functional.pad(mixture, (half, last + half - num_samples))
+        # The transform stays in float32 under autocast: half precision has
+        # no complex type worth its rounding.
+        with torch.autocast(mixture.device.type, enabled=False):
+            if padded.dtype in (torch.float16, torch.bfloat16):
+                padded = padded.float()
+            return torch.stft(
+                padded,
+                self.n_fft,
+                self.hop_length,
+                window=self.window.to(padded.dtype),
+                center=False,
+                return_complex=True,
+            )
+
+
+class STFTDecoder(_STFT):
+    """Inverse short-time Fourier transform, the inverse of STFTEncoder.
+
+    Arguments
+    ---------
+    n_fft : int
+        Length of the Hann window and of the transform, in samples.
+    hop_length : int
+        Step between frames, in samples.
+
+    Example
+    -------
+    >>> encoder, decoder = STFTEncoder(512, 128), STFTDecoder(512, 128)
+    >>> waveform = torch.randn(2, 1001)
+    >>> decoded = decoder(encoder(waveform))
+    >>> torch.allclose(decoded[:, :1001], waveform, atol=1e-5)
+    True
+    """
+
+    def forward(self, spectrum):
+        """Decodes spectra.
+
+        Arguments
+        ---------
+        spectrum : torch.Tensor
+            Complex spectrum [B, F, T].
+
+        Returns
+        -------
+        torch.Tensor
+            Waveforms [B, (T - 1) · hop_length], at least as long as what was
+            encoded; the caller cuts them.
+        """
+        with torch.autocast(spectrum.device.type, enabled=False):
+            return torch.istft(
+                spectrum,
+                self.n_fft,
+                self.hop_length,
+                window=self.window.to(spectrum.real.dtype),
+                center=True,
+            )

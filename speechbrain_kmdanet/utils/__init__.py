@@ -1,0 +1,1 @@
+"""Metrics of separation and other helpers."""

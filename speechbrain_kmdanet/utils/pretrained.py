@@ -1,0 +1,74 @@
+"""Writes a trained separator as a folder that ``from_hparams`` loads.
+
+Authors
+ * The speechbrain_kmdanet developers 2026
+"""
+
+import os
+
+import ruamel.yaml
+import torch
+
+HEADER = "Separator for inference; load it with from_hparams.\n"
+WEIGHTS = "masknet.ckpt"
+
+
+def write_pretrained(folder, resolved_hparams, masknet, half=False):
+    """Writes hyperparams.yaml and the weights of a separator.
+
+    The YAML file is self-contained: it holds the model alone, all references
+    resolved, and loads the weights that lie beside it.
+
+    Arguments
+    ---------
+    folder : str
+        Where to write; made if it is not there.
+    resolved_hparams : str
+        The hyperparams.yaml that SpeechBrain saved in the output folder, with
+        the keys sample_rate, num_spks and model.
+    masknet : torch.nn.Module
+        The trained masker.
+    half : bool
+        Whether to store weights in half precision. One-dimensional tensors
+        (biases, statistics) stay as they are.
+
+    Raises
+    ------
+    ValueError
+        If a key is missing.
+    """
+    yaml = ruamel.yaml.YAML()
+    with open(resolved_hparams, encoding="utf-8") as file:
+        experiment = yaml.load(file)
+    keys = "sample_rate", "num_spks", "model"
+    missing = [key for key in keys if key not in experiment]
+    if missing:
+        raise ValueError(f"{resolved_hparams} lacks the keys {missing}")
+    separator = ruamel.yaml.comments.CommentedMap(
+        {key: experiment[key] for key in keys}
+    )
+    separator.yaml_set_start_comment(HEADER)
+    model = experiment["model"]
+    separator["modules"] = {
+        name: model[name] for name in ("encoder", "masknet", "decoder")
+    }
+    pretrainer = ruamel.yaml.comments.CommentedMap(
+        {"loadables": {"masknet": model["masknet"]}}
+    )
+    pretrainer.yaml_set_ctag(
+        ruamel.yaml.Tag(
+            suffix="!new:speechbrain.utils.parameter_transfer.Pretrainer"
+        )
+    )
+    separator["pretrainer"] = pretrainer
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, "hyperparams.yaml")
+    with open(path, "w", encoding="utf-8") as file:
+        yaml.dump(separator, file)
+    state = {name: value.cpu() for name, value in masknet.state_dict().items()}
+    if half:
+        state = {
+            name: value.half() if value.dim() > 1 else value
+            for name, value in state.items()
+        }
+    torch.save(state, os.path.join(folder, WEIGHTS))
