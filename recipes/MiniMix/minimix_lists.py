@@ -5,8 +5,7 @@ Authors
 """
 
 import random
-from functools import partial
-from itertools import cycle
+from collections import deque
 from pathlib import Path
 
 SENTENCES_FILE = Path(__file__).resolve().parent / "sentences.txt"
@@ -63,8 +62,9 @@ def draw_texts(speakers, utterances, seed):
 def draw_mixtures(readings, num_spks, count, rng):
     """Draws the lines of a mixture list.
 
-    The speakers of a mixture have different voices and, as far as there are
-    such, clearly different pitches. Each speaker's recordings take turns.
+    As far as possible, the speakers of a mixture have different voices, say
+    different sentences, and have clearly different pitches. Each speaker's
+    recordings take turns.
 
     Arguments
     ---------
@@ -80,36 +80,32 @@ def draw_mixtures(readings, num_spks, count, rng):
     Returns
     -------
     lines : list of str
-        Lines "path1 snr1 path2 -snr1 [path3 0]", SNRs in dB.
+        Lines "path1 snr1 path2 -snr1 [path3 0.0000]", SNRs in dB.
     """
+    enough = PITCH_RATIO[num_spks]
+    candidates = sorted(readings)
     turns = {
-        speaker: cycle(rng.sample(sorted(texts), len(texts)))
+        speaker: deque(rng.sample(sorted(texts), len(texts)))
         for speaker, texts in readings.items()
     }
-    candidates = sorted(readings)
+
+    def difference(group):
+        """Voices, texts, ratio of pitches; all ratios are as good that are
+        `enough`, and `max` takes the first."""
+        voices = {speaker.variant for speaker in group}
+        texts = {readings[speaker][turns[speaker][0]] for speaker in group}
+        pitches = sorted(speaker.pitch for speaker in group)
+        ratio = min(high / low for low, high in zip(pitches, pitches[1:]))
+        return len(voices), len(texts), min(ratio, enough)
+
     lines = {}  # a dict for its order: no mixture comes twice
     while len(lines) < count:
-        group = max(
-            (rng.sample(candidates, num_spks) for _ in range(DRAWS)),
-            key=partial(_difference, enough=PITCH_RATIO[num_spks]),
-        )
+        draws = (rng.sample(candidates, num_spks) for _ in range(DRAWS))
+        group = max(draws, key=difference)
         snr = rng.uniform(0, SNR_DB)
-        snrs = (f"{snr:.4f}", f"{-snr:.4f}", "0")
-        fields = [
-            f"{next(turns[speaker])} {text}"
-            for speaker, text in zip(group, snrs)
-        ]
+        fields = []
+        for speaker, gain in zip(group, (snr, -snr, 0.0)):
+            fields.append(f"{turns[speaker][0]} {gain:.4f}")
+            turns[speaker].rotate(-1)
         lines[" ".join(fields)] = None
     return list(lines)
-
-
-def _difference(group, enough):
-    """Returns how different speakers are: (voices, smallest pitch ratio).
-
-    From the ratio that is `enough` on, all are as good, and `max` takes the
-    first.
-    """
-    pitches = sorted(speaker.pitch for speaker in group)
-    ratio = min(high / low for low, high in zip(pitches, pitches[1:]))
-    voices = {speaker.variant for speaker in group}
-    return len(voices), min(ratio, enough)

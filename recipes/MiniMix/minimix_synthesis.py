@@ -225,14 +225,8 @@ def record_speaker(speaker, texts):
         The speaker.
     texts : dict
         What to say, by the path (pathlib.Path) of the WAV file.
-
-    Returns
-    -------
-    seconds : float
-        The duration of all of it.
     """
     synthesiser = Synthesiser(speaker)
-    samples = 0
     for path, text in texts.items():
         signal = synthesiser.say(text)
         signal *= min(
@@ -242,8 +236,6 @@ def record_speaker(speaker, texts):
         unfinished = path.with_suffix(".tmp")
         soundfile.write(unfinished, signal, SAMPLE_RATE, "PCM_16", format="WAV")
         unfinished.replace(path)  # so that a WAV file is always complete
-        samples += len(signal)
-    return samples / SAMPLE_RATE
 
 
 def record_speakers(corpus, readings, workers=None, progress=True):
@@ -293,7 +285,11 @@ def _record_in_process(task, context):
     speaker, texts = task
     try:
         with ProcessPoolExecutor(
-            1, mp_context=context, initializer=_ignore_interrupts
+            1,
+            mp_context=context,
+            # Ctrl-C is for the main process; no recording is cut short.
+            initializer=signal.signal,
+            initargs=(signal.SIGINT, signal.SIG_IGN),
         ) as process:
             process.submit(record_speaker, speaker, texts).result()
     except BrokenExecutor as error:
@@ -301,8 +297,3 @@ def _record_in_process(task, context):
             f"espeak-ng crashed at speaker {speaker.name} "
             f"({speaker.accent}+{speaker.variant})"
         ) from error
-
-
-def _ignore_interrupts():
-    """Leaves Ctrl-C to the main process; a recording is never cut short."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -174,7 +174,7 @@ def draw_speakers(split, count, seed):
             speakers[place] = Speaker(
                 name=f"{split}{place:02d}",
                 split=split,
-                # either register goes through all of them, shifted
+                # each register goes through all of them, at a distance
                 accent=accents[(i + 3 * offset) % len(accents)],
                 variant=variant,
                 pitch=round(pitch, 1),

@@ -10,10 +10,7 @@ import numpy as np
 import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
 
-from speechbrain_kmdanet.dataio.source_files import (
-    UnusableSource,
-    read_source,
-)
+from speechbrain_kmdanet.dataio.source_files import UnusableSource, read_source
 
 
 class MixtureDataset(DynamicItemDataset):

@@ -74,8 +74,34 @@ def read_source(path):
     Raises
     ------
     UnusableSource
+        As `read_recording`, and if the file has not one channel.
+    """
+    signal, sample_rate = read_recording(path)
+    if signal.shape[1] != 1:
+        raise UnusableSource(f"has {signal.shape[1]} channels", DOWNMIX)
+    return signal[:, 0], sample_rate
+
+
+def read_recording(path):
+    """Reads a recording of any number of channels, WAV or FLAC.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+
+    Returns
+    -------
+    signal : numpy.ndarray
+        The samples, shape [time, channels], float64, full scale 1.
+    sample_rate : int
+        Its rate in Hz.
+
+    Raises
+    ------
+    UnusableSource
         If the file is missing, SPHERE, unreadable, truncated, of unknown
-        length, empty, not of one channel, or has samples that are not finite.
+        length, empty, or has samples that are not finite.
     """
     path = Path(path)
     if not path.is_file():
@@ -97,7 +123,8 @@ def read_source(path):
             if expected >= UNKNOWN_FRAMES:
                 raise UnusableSource("of unknown length", REWRITE)
             signal = sound.read(dtype="float64", always_2d=True)
-    except (OSError, soundfile.SoundFileError) as error:
+    except (OSError, TypeError, soundfile.SoundFileError) as error:
+        # TypeError: soundfile wants to be told what is in a headerless .raw.
         reason = getattr(error, "error_string", str(error)).strip(". ")
         raise UnusableSource(f"unreadable: {reason}", RESTORE) from error
     if len(signal) < expected:
@@ -105,11 +132,9 @@ def read_source(path):
         raise UnusableSource(reason, RESTORE)
     if len(signal) == 0:
         raise UnusableSource("empty", RESTORE)
-    if signal.shape[1] != 1:
-        raise UnusableSource(f"has {signal.shape[1]} channels", DOWNMIX)
     if not np.isfinite(signal).all():
         raise UnusableSource("has NaN or infinite samples", RESTORE)
-    return signal[:, 0], sample_rate
+    return signal, sample_rate
 
 
 def measure_source(path, min_sample_rate=LEVEL_RATE):

@@ -198,8 +198,8 @@ class FixedAttractors(nn.Module):
     >>> estimator = FixedAttractors(embedding_dim=1, max_spks=2)
     >>> estimator.fit(torch.tensor([[[0.0], [5.0]], [[7.0], [2.0]]]))
     >>> estimator(torch.randn(3, 100, 1), torch.rand(3, 100), 2)[0]
-    tensor([[6.],
-            [1.]])
+    tensor([[1.],
+            [6.]])
     """
 
     ordered = False

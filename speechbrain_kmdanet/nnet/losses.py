@@ -107,9 +107,9 @@ def si_sdr_loss(estimates, sources, num_samples=None, pit=True):
     True
     """
     _check_shapes(estimates, sources)
-    active = sources.square().sum(1) > 0
     estimates = zero_padding(estimates, num_samples)
     sources = zero_padding(sources, num_samples)
+    active = sources.square().sum(1) > 0
     if pit:
         with torch.no_grad():
             scores = pairwise_si_sdr(estimates, sources, num_samples)

@@ -19,6 +19,8 @@ import torch
 
 METRICS = ("euclidean", "spherical")
 INITS = ("kmeans++", "random")
+# Shorter points have no direction; w/‖x‖ must stay finite (spherical).
+MIN_NORM = 1e-12
 
 
 class KMeansResult(NamedTuple):
@@ -56,9 +58,10 @@ def kmeans(
 
     ``iterations=L`` means L assignments, each followed by an update; the
     returned centroids and assignments belong to the L-th. An empty cluster
-    keeps its previous centroid. The random draws of the initialisation are
-    shared by the items of the batch, so that an item is clustered alike alone
-    and in any batch, padded with points of weight 0 or not.
+    keeps its previous centroid, without a gradient. The random draws of the
+    initialisation are shared by the items of the batch, so that an item is
+    clustered alike alone and in any batch, padded with points of weight 0 or
+    not.
 
     Arguments
     ---------
@@ -104,7 +107,7 @@ def kmeans(
     tensor([[[0.0000, 0.5000],
              [9.0000, 0.5000]]])
     >>> result.assignments, result.inertia
-    (tensor([[0, 0, 1, 1]]), tensor([1.]))
+    (tensor([[0, 0, 1, 1]]), tensor([1.0000]))
     """
     _check_arguments(
         x, num_clusters, weights, metric, iterations, init, num_init
@@ -127,7 +130,7 @@ def kmeans(
             # points of Algorithm 1 never have to be stored.
             norms = torch.linalg.vector_norm(points, dim=2)
             if spherical:
-                step_weights = weights / norms.clamp_min(_tiny(x))
+                step_weights = weights / norms.clamp_min(MIN_NORM)
                 spread = weights.sum(1)
             else:
                 step_weights = weights
@@ -149,7 +152,9 @@ def kmeans(
                         points, step_weights, members, centroids, spherical
                     )
                 members = _assign(points, centroids, spherical)
-                inertia = _inertia(points, step_weights, members, spread, metric)
+                inertia = _inertia(
+                    points, step_weights, members, spread, metric
+                )
                 run = (centroids, members, inertia)
                 best = run if best is None else _lower_inertia(best, run)
 

@@ -31,7 +31,7 @@ def dot_product_masks(embeddings, attractors):
     Example
     -------
     >>> embeddings = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
-    >>> dot_product_masks(embeddings, 50.0 * torch.eye(2)[None])
+    >>> dot_product_masks(embeddings, 200.0 * torch.eye(2)[None])
     tensor([[[1.0000, 0.5000],
              [0.0000, 0.5000]]])
     """
@@ -60,7 +60,9 @@ def distance_masks(embeddings, attractors):
     tensor([[[0.5000, 0.5000],
              [0.5000, 0.5000]]])
     """
-    products = torch.bmm(attractors, embeddings.transpose(1, 2))
+    # The squares nearly cancel beside an attractor: no half precision.
+    with torch.autocast(embeddings.device.type, enabled=False):
+        products = torch.bmm(attractors, embeddings.transpose(1, 2))
     squares = (
         embeddings.square().sum(2).unsqueeze(1)
         - 2.0 * products

@@ -27,9 +27,7 @@ def decode_sources(masks, spectrum, decoder, num_samples):
     Example
     -------
     >>> import torch
-    >>> from speechbrain_kmdanet.processing.stft import (
-    ...     STFTDecoder, STFTEncoder
-    ... )
+    >>> from speechbrain_kmdanet.processing.stft import STFTDecoder, STFTEncoder
     >>> mixture = torch.randn(2, 1000)
     >>> spectrum = STFTEncoder()(mixture)
     >>> masks = torch.full((3, *spectrum.shape), 1 / 3)

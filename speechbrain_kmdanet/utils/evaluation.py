@@ -15,7 +15,6 @@ import os
 import warnings
 
 import numpy as np
-import torch
 
 from speechbrain_kmdanet.nnet.permutation import (
     best_permutation,
@@ -54,6 +53,7 @@ def evaluate_utterance(mixture, sources, estimates, compute_sdr=False):
 
     Example
     -------
+    >>> import torch
     >>> sources = torch.randn(800, 2)
     >>> estimates = sources.flip(1) + 0.01 * torch.randn(800, 2)
     >>> scores, _ = evaluate_utterance(sources.sum(1), sources, estimates)

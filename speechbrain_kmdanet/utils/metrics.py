@@ -11,6 +11,8 @@ import torch
 
 # Energies are compared after scaling the reference to unit power: −80 dB.
 EPSILON = 1e-8
+# Energy that counts as silence: keeps the ratio and its gradient finite.
+SILENCE = 1e-24
 
 
 def zero_padding(waveforms, num_samples=None):
@@ -63,8 +65,8 @@ def si_sdr(estimates, sources, num_samples=None):
     Returns
     -------
     torch.Tensor
-        SI-SDR in dB [B, K], at most 80 dB. That of a silent source has no
-        meaning: callers leave it out.
+        SI-SDR in dB [B, K], from −80 (a silent estimate) to 80 dB. That of a
+        silent source has no meaning: callers leave it out.
 
     Example
     -------
@@ -81,8 +83,9 @@ def si_sdr(estimates, sources, num_samples=None):
     target = scale.unsqueeze(1) * sources
     signal = target.square().sum(1)
     noise = (estimates - target).square().sum(1)
-    floor = EPSILON * (signal + noise).detach() + tiny
-    return 10.0 * ((signal + floor) / (noise + floor)).log10()
+    floor = EPSILON * (signal + noise).detach()
+    ratio = (signal + floor + EPSILON * SILENCE) / (noise + floor + SILENCE)
+    return 10.0 * ratio.log10()
 
 
 def pairwise_si_sdr(estimates, sources, num_samples=None):
@@ -118,6 +121,9 @@ def pairwise_si_sdr(estimates, sources, num_samples=None):
     # Squared cosine of the angle between source and estimate.
     similarity = products / energies.clamp_min(tiny)
     floor = EPSILON
-    return 10.0 * (
-        (similarity + floor) / ((1.0 - similarity).clamp_min(0.0) + floor)
-    ).log10()
+    return (
+        10.0
+        * (
+            (similarity + floor) / ((1.0 - similarity).clamp_min(0.0) + floor)
+        ).log10()
+    )

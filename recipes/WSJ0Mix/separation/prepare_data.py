@@ -13,6 +13,9 @@ from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
+# A window of the STFT: there is nothing to cluster in less.
+MIN_SECONDS = 0.064
+
 
 def prepare_wsj0mix(
     data_folder,
@@ -105,6 +108,12 @@ def _duration(path, sample_rate):
     if info.samplerate != sample_rate or info.channels != 1:
         raise ValueError(
             f"{path} has {info.channels} channel(s) at {info.samplerate} Hz, "
-            f"expected one at sample_rate={sample_rate} Hz"
+            f"expected one at sample_rate={sample_rate} Hz: build the mixtures "
+            "again, or change sample_rate"
+        )
+    if info.frames < MIN_SECONDS * sample_rate:
+        raise ValueError(
+            f"{path} is too short, {info.frames} samples (expected at least "
+            f"{1000 * MIN_SECONDS:g} ms): remove this mixture and its sources"
         )
     return info.frames / info.samplerate

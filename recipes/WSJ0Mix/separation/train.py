@@ -22,16 +22,13 @@ import sys
 import speechbrain as sb
 import torch
 from hyperpyyaml import load_hyperpyyaml
-from prepare_data import prepare_wsj0mix
+from initial_state import is_finished, load_weights, must_fit
+from make_datasets import make_datasets
 from speechbrain.dataio.batch import PaddedBatch
-from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.distributed import if_main_process, run_on_main
 from speechbrain.utils.logger import get_logger
+from user_errors import user_message
 
-from speechbrain_kmdanet.dataio.dynamic_mixing import (
-    DynamicMixing,
-    index_corpus,
-)
-from speechbrain_kmdanet.dataio.mixture_dataset import MixtureDataset
 from speechbrain_kmdanet.nnet.losses import magnitude_loss, si_sdr_loss
 from speechbrain_kmdanet.processing.separate import decode_sources
 from speechbrain_kmdanet.utils.evaluation import (
@@ -43,6 +40,8 @@ from speechbrain_kmdanet.utils.plots import plot_training_curves
 from speechbrain_kmdanet.utils.pretrained import write_pretrained
 
 logger = get_logger(__name__)
+
+LOSSES = "magnitude", "si_sdr"
 
 
 class Separation(sb.Brain):
@@ -94,7 +93,11 @@ class Separation(sb.Brain):
         else:
             masked = masks.transpose(0, 1) * spectrum.abs().unsqueeze(1)
             loss = magnitude_loss(masked, magnitudes, num_frames, pit)
-        if stage != sb.Stage.TRAIN:
+        # All processes validate, as all of them decide by the result; the
+        # test results are those of the main one.
+        if stage == sb.Stage.VALID or (
+            stage == sb.Stage.TEST and if_main_process()
+        ):
             self._score(batch, estimates, num_samples, stage)
         return loss.mean()
 
@@ -156,91 +159,90 @@ class Separation(sb.Brain):
                 ],
             )
         else:
-            run_on_main(
-                self.report.write,
-                args=[self.hparams.test_folder],
-                kwargs={"data_folder": self.hparams.data_folder},
+            run_on_main(self._write_results)
+
+    def _write_results(self):
+        """Writes the results of the test and shows their means."""
+        keys = "data_folder", "num_spks", "infer_metric"
+        about = {key: getattr(self.hparams, key, None) for key in keys}
+        folder = self.hparams.test_folder
+        self.report.write(folder, **about, weights=self.tested)
+        logger.info(f"Test of {self.tested}: {self.report}")
+        silent = self.report.summary()["silent_sources"]
+        if silent:
+            logger.info(f"Silent references, which were skipped: {silent}")
+        logger.info(f"Results and examples are in {folder}")
+
+    def on_fit_start(self):
+        """As SpeechBrain's, but a checkpoint cut short by a kill is left."""
+        self._compile()
+        self._wrap_distributed()
+        self.init_optimizers()
+        self.checkpointer.recover_if_possible(ckpt_predicate=is_finished)
+
+    def on_evaluate_start(self, max_key=None, min_key=None):
+        """Takes the best checkpoint, unless other weights are to be tested."""
+        self.tested = self.hparams.initial_weights
+        if self.test_only and self.tested:
+            return
+        best = self.checkpointer.recover_if_possible(
+            max_key=max_key, ckpt_predicate=is_finished
+        )
+        if best is None:
+            raise ValueError(
+                f"no epoch was finished in {self.hparams.save_folder}, there "
+                "is nothing to test: train first, or give --initial_weights"
             )
-            logger.info(f"Test: {self.report}")
-            logger.info(f"Results are in {self.hparams.test_folder}")
+        self.tested = f"epoch {best.meta['epoch']}"
+
+    def _wrap_distributed(self):
+        """Wraps the modules as SpeechBrain does, on the CPU too.
+
+        The batch normalisation that SpeechBrain synchronises runs on GPUs
+        only; on the CPU each process has its own statistics, and those of the
+        first are kept.
+        """
+        if not self.distributed_launch or self.device_type != "cpu":
+            return super()._wrap_distributed()
+        for name, module in self.modules.items():
+            if any(p.requires_grad for p in module.parameters()):
+                self.modules[name] = torch.nn.parallel.DistributedDataParallel(
+                    module, find_unused_parameters=self.find_unused_parameters
+                )
 
 
-def make_datasets(hparams):
-    """Training, validation and test sets.
-
-    Arguments
-    ---------
-    hparams : dict
-        Hyperparameters.
-
-    Returns
-    -------
-    train, valid, test : torch.utils.data.Dataset
-        The sets; training is None if it is neither listed nor mixed.
-    """
-    corpus = hparams["dynamic_mixing"]
-    splits = ("cv", "tt") if corpus else ("tr", "cv", "tt")
-    names = {
-        key: hparams[key] for key in ("num_spks", "sample_rate", "mix_mode")
-    }
-    folder = hparams["save_folder"]
-    run_on_main(
-        prepare_wsj0mix,
-        kwargs={
-            "data_folder": hparams["data_folder"],
-            "save_folder": folder,
-            "splits": splits,
-            **names,
-        },
-    )
-    del names["mix_mode"]
-    segments = {
-        "segment_seconds": hparams["segment_seconds"],
-        "seed": hparams["seed"],
-        **names,
-    }
-    if corpus:
-        index_file = os.path.join(folder, "corpus.csv")
-        run_on_main(index_corpus, args=[corpus, index_file])
-        train = DynamicMixing(
-            corpus,
-            index_corpus(corpus, index_file),
-            epoch_size=hparams["epoch_size"],
-            speeds=hparams["speeds"],
-            **segments,
-        )
-    else:
-        train = MixtureDataset.from_csv(
-            os.path.join(folder, "tr.csv"), **segments
-        )
-    valid, test = (
-        MixtureDataset.from_csv(os.path.join(folder, f"{split}.csv"), **names)
-        for split in ("cv", "tt")
-    )
-    return train, valid, test
-
-
-def main(arguments):
+def run(arguments):
     """Trains, evaluates and writes the separator.
 
     Arguments
     ---------
     arguments : list of str
         Command line without the name of the program.
+
+    Raises
+    ------
+    ValueError
+        If a setting, the data or the weights cannot be used.
     """
     hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
     sb.utils.distributed.ddp_init_group(run_opts)
     with open(hparams_file, encoding="utf-8") as file:
         hparams = load_hyperpyyaml(file, overrides)
+    if hparams["loss"] not in LOSSES:
+        raise ValueError(
+            f"loss must be one of {LOSSES}, got {hparams['loss']!r}"
+        )
+    output, test_only = hparams["output_folder"], run_opts["test_only"]
+    # A test with other settings leaves those of the training as they are.
+    settings = os.path.join(output, "hyperparams.yaml")
+    keep = test_only and os.path.isfile(settings)
     sb.create_experiment_directory(
-        hparams["output_folder"], hparams_file, overrides
+        output, None if keep else hparams_file, overrides
     )
+    train, valid, test = make_datasets(hparams, test_only)
     masknet = hparams["model"]["masknet"]
     if hparams["initial_weights"]:
-        masknet.load_state_dict(
-            torch.load(hparams["initial_weights"], map_location="cpu")
-        )
-    train, valid, test = make_datasets(hparams)
+        load_weights(masknet, hparams["initial_weights"])
     separation = Separation(
         hparams["modules"],
         hparams["opt_class"],
@@ -253,26 +255,47 @@ def main(arguments):
         stage: {"collate_fn": PaddedBatch, **hparams[f"{stage}_loader_options"]}
         for stage in ("train", "valid", "test")
     }
-    separation.fit(
-        hparams["epoch_counter"],
-        train,
-        valid,
-        train_loader_kwargs=loaders["train"],
-        valid_loader_kwargs=loaders["valid"],
-    )
-    separation.evaluate(
-        test, max_key="si_sdri", test_loader_kwargs=loaders["test"]
-    )
-    run_on_main(
-        write_pretrained,
-        args=[
-            hparams["pretrained_folder"],
-            os.path.join(hparams["output_folder"], "hyperparams.yaml"),
-            masknet,
-        ],
-    )
-    logger.info(f"The separator is in {hparams['pretrained_folder']}")
+    with must_fit(f"the checkpoint in {hparams['save_folder']}"):
+        separation.fit(
+            hparams["epoch_counter"],
+            train,
+            valid,
+            train_loader_kwargs=loaders["train"],
+            valid_loader_kwargs=loaders["valid"],
+        )
+        separation.evaluate(
+            test, max_key="si_sdri", test_loader_kwargs=loaders["test"]
+        )
+    if not (test_only and hparams["initial_weights"]):
+        run_on_main(
+            write_pretrained,
+            args=[hparams["pretrained_folder"], settings, masknet],
+        )
+        logger.info(f"The separator is in {hparams['pretrained_folder']}")
+
+
+def main(arguments):
+    """Runs the command line, see `run`.
+
+    Returns
+    -------
+    int
+        0 if all is well, 2 for an error of the user, 130 when interrupted.
+    """
+    try:
+        run(arguments)
+    except KeyboardInterrupt:
+        print("train.py: the same command goes on from here", file=sys.stderr)
+        return 130
+    except Exception as error:
+        message = user_message(error)
+        if message is None:
+            raise
+        logger.debug("Where it happened:", exc_info=True)
+        print(f"train.py: error: {message}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

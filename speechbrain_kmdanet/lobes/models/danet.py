@@ -78,9 +78,7 @@ class DANet(nn.Module):
     @property
     def attractors(self):
         """The attractor estimator of the current mode."""
-        return (
-            self.train_attractors if self.training else self.infer_attractors
-        )
+        return self.train_attractors if self.training else self.infer_attractors
 
     def forward(self, spectrum, num_frames=None, num_spks=None, sources=None):
         """Computes the masks.

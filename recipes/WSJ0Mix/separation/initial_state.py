@@ -1,0 +1,88 @@
+"""What a run starts from: given weights, or a checkpoint.
+
+Authors
+ * The speechbrain_kmdanet developers 2026
+"""
+
+import os
+import pickle
+import zipfile
+from contextlib import contextmanager
+
+import torch
+
+from speechbrain_kmdanet.utils.pretrained import WEIGHTS
+
+MISFIT = "Error(s) in loading state_dict"
+
+
+def load_weights(masknet, path):
+    """Loads the weights of a pretrained separator.
+
+    Arguments
+    ---------
+    masknet : torch.nn.Module
+        The masker.
+    path : str
+        A pretrained folder, or the file of the weights in it.
+
+    Raises
+    ------
+    OSError
+        If there is no such file.
+    ValueError
+        If it holds no weights, or those of another model.
+    """
+    if os.path.isdir(path):
+        path = os.path.join(path, WEIGHTS)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"initial_weights: {path} holds no weights; give the {WEIGHTS} of "
+            "a pretrained folder"
+        ) from error
+    with must_fit(f"initial_weights: {path}"):
+        masknet.load_state_dict(state)
+
+
+@contextmanager
+def must_fit(what):
+    """Turns PyTorch's list of what does not fit a model into one line.
+
+    Arguments
+    ---------
+    what : str
+        What is loaded.
+
+    Raises
+    ------
+    ValueError
+        If it does not fit.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if MISFIT not in str(error):
+            raise
+        first = (str(error).splitlines() + [""])[1].strip().split(": ")[0]
+        raise ValueError(
+            f"{what} does not fit the model ({first}): give the model's "
+            "options as in its training"
+        ) from error
+
+
+def is_finished(checkpoint):
+    """Whether a checkpoint is complete: a killed run may leave a part of one.
+
+    Arguments
+    ---------
+    checkpoint : speechbrain.utils.checkpoints.Checkpoint
+        Checkpoint.
+
+    Returns
+    -------
+    bool
+        Whether its last file, the optimizer's, is complete.
+    """
+    return zipfile.is_zipfile(checkpoint.path / "optimizer.ckpt")

@@ -1,0 +1,102 @@
+"""Tests of the masks.
+
+Authors
+ * The speechbrain_kmdanet developers 2026
+"""
+
+import math
+
+import pytest
+import torch
+
+from speechbrain_kmdanet.processing.masks import (
+    distance_masks,
+    dot_product_masks,
+)
+
+both_masks = pytest.mark.parametrize(
+    "masks", [dot_product_masks, distance_masks]
+)
+
+
+@both_masks
+@pytest.mark.parametrize("num_spks", [1, 2, 5])
+def test_masks_share_every_bin(masks, num_spks):
+    values = masks(3 * torch.randn(2, 30, 4), 3 * torch.randn(2, num_spks, 4))
+    assert values.shape == (2, num_spks, 30)
+    assert (values >= 0).all()
+    torch.testing.assert_close(values.sum(1), torch.ones(2, 30))
+
+
+@both_masks
+def test_closed_form(masks):
+    # Dot products 3, −6 and 0; distances 5, 4 and 3.
+    embeddings = torch.tensor([[[3.0, 0.0]]], dtype=torch.float64)
+    attractors = torch.tensor(
+        [[[1.0, math.sqrt(21)], [-2.0, 5.0], [0.0, 0.0]]], dtype=torch.float64
+    )
+    if masks is dot_product_masks:
+        scores = [3.0, -6.0, 0.0]
+    else:
+        scores = [-5.0, -math.sqrt(50), -3.0]
+    powers = [math.exp(score) for score in scores]
+    expected = torch.tensor(powers, dtype=torch.float64) / sum(powers)
+    torch.testing.assert_close(
+        masks(embeddings, attractors)[0, :, 0], expected, rtol=1e-12, atol=0
+    )
+
+
+@both_masks
+def test_items_do_not_talk_to_each_other(masks):
+    embeddings, attractors = torch.randn(3, 7, 4), torch.randn(3, 2, 4)
+    batch = masks(embeddings, attractors)
+    for item in range(3):
+        alone = masks(embeddings[item, None], attractors[item, None])
+        torch.testing.assert_close(batch[item], alone[0])
+
+
+@both_masks
+def test_permuted_attractors_permute_the_masks(masks):
+    embeddings, attractors = torch.randn(2, 7, 4), torch.randn(2, 3, 4)
+    order = [2, 0, 1]
+    torch.testing.assert_close(
+        masks(embeddings, attractors[:, order]),
+        masks(embeddings, attractors)[:, order],
+    )
+
+
+@both_masks
+def test_gradients_are_finite_on_an_attractor(masks):
+    attractors = torch.randn(1, 2, 4).requires_grad_()
+    embeddings = attractors.detach().repeat(1, 3, 1).requires_grad_()
+    values = masks(embeddings, attractors)
+    values[:, 0].square().sum().backward()
+    assert values.isfinite().all()
+    assert embeddings.grad.isfinite().all()
+    assert attractors.grad.isfinite().all() and attractors.grad.abs().sum() > 0
+
+
+@both_masks
+def test_gradcheck(masks):
+    embeddings = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
+    attractors = torch.randn(2, 2, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(masks, (embeddings, attractors))
+
+
+@both_masks
+def test_far_away_bins_do_not_overflow(masks):
+    embeddings = 1e4 * torch.randn(1, 10, 4)
+    values = masks(embeddings, 1e4 * torch.randn(1, 2, 4))
+    assert values.isfinite().all()
+    torch.testing.assert_close(values.sum(1), torch.ones(1, 10))
+
+
+def test_distance_masks_are_precise_under_autocast():
+    # Long embeddings near an attractor: the squares cancel.
+    attractors = 10 * torch.eye(4)[None, :2] + 10
+    embeddings = attractors + 0.1
+    exact = distance_masks(embeddings.double(), attractors.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = distance_masks(embeddings, attractors)
+    # float32: squares of about 500 are exact to 6e-5, distances of 0.2 to 2e-4
+    torch.testing.assert_close(cast.double(), exact, rtol=0, atol=1e-3)
