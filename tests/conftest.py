@@ -3,41 +3,12 @@
 import importlib
 import logging
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
 import pytest
 import synthesis
-
-ROOT = Path(__file__).resolve().parents[1]
-RECIPE = ROOT / "recipes" / "WSJ0Mix" / "separation"
-PROBE = Path(__file__).resolve().parent / "probe_train.py"
-# Loaders without workers: starting them takes longer than reading.
-TINY = {
-    "hidden_size": 32,
-    "num_layers": 1,
-    "embedding_dim": 8,
-    "lr": 0.01,
-    "batch_size": 4,
-    "segment_seconds": 1.0,
-    "compute_sdr": False,
-    "num_examples": 0,
-    "device": "cpu",
-    **{
-        f"{stage}_loader_options": "{num_workers: 0}"
-        for stage in ("train", "valid", "test")
-    },
-}
-
-
-def command_line(system, output_folder, *flags, **options):
-    """Command line of train.py for a tiny network."""
-    options = {**TINY, "output_folder": output_folder, **options}
-    arguments = [str(RECIPE / "hparams" / f"{system}.yaml"), "--noprogressbar"]
-    for key, value in options.items():
-        arguments += [f"--{key}", str(value)]
-    return [*arguments, *flags]
+from recipe_runs import RECIPE, command_line
 
 
 @pytest.fixture(scope="session")

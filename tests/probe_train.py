@@ -13,11 +13,11 @@ import signal
 import sys
 from pathlib import Path
 
-import conftest
 import speechbrain as sb
 import torch
+from recipe_runs import RECIPE
 
-sys.path.insert(0, str(conftest.RECIPE))
+sys.path.insert(0, str(RECIPE))
 import train  # noqa: E402
 
 sb.utils.logger.get_environment_description = str

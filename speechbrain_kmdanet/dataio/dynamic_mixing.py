@@ -220,7 +220,7 @@ class DynamicMixing(Dataset):
         speed = self.speeds[rng.integers(len(self.speeds))]
         while missing > 0:
             recording = recordings[rng.integers(len(recordings))]
-            # Read as if sampled faster: resampling then slows it down.
+            # Read as if sampled at another rate: resampling changes the speed.
             rate = round(recording["sample_rate"] * speed)
             needed = -(-missing * rate // self.sample_rate)
             # The first piece starts anywhere, the others at their beginning.

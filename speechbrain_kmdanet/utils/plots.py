@@ -105,7 +105,8 @@ def plot_separation(mixture, sources, estimates, sample_rate, path, title=""):
                 axis.set_axis_off()
                 continue
             axis.imshow(
-                levels[index], origin="lower", aspect="auto", cmap="magma",
+                levels[index].numpy(),
+                origin="lower", aspect="auto", cmap="magma",
                 vmin=top - RANGE_DB, vmax=top,
                 extent=(0.0, seconds, 0.0, sample_rate / 2000),
             )  # fmt: skip

@@ -1,14 +1,14 @@
 """What a user gets wrong is told in one line, with exit status 2."""
 
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import RECIPE, command_line
+from recipe_runs import RECIPE, command_line, run_python
+
+from speechbrain_kmdanet.dataio.dynamic_mixing import index_corpus
 
 SYSTEM = "kmeans_danet_spherical"
 
@@ -151,6 +151,23 @@ def test_damage_found_in_training(train, copy, tmp_path, capsys):
     assert f"{path}: {expected}" in message
 
 
+def test_damage_after_the_levels_were_measured(train, data, tmp_path, capsys):
+    corpus = shutil.copytree(data.corpus, tmp_path / "corpus")
+    index_corpus(corpus, tmp_path / "output" / "save" / "corpus.csv", 1)
+    for path in corpus.glob("*/*.wav"):
+        path.write_text("This is no audio.")
+    status = train(
+        SYSTEM,
+        tmp_path / "output",
+        data_folder=data.two,
+        dynamic_mixing=corpus,
+        epoch_size=4,
+        train_loader_options="{num_workers: 1}",
+    )
+    message = refused(capsys, status)
+    assert message.startswith(f"Error opening '{corpus}")
+
+
 @pytest.mark.parametrize(
     "options, expected",
     [
@@ -209,16 +226,12 @@ def test_other_network(train, data, trained, tmp_path, capsys, source):
 def test_command_line_of_a_missing_file(tmp_path):
     command = command_line(SYSTEM, tmp_path, data_folder=tmp_path)
     command[0] = "missing.yaml"
-    done = subprocess.run(
-        [sys.executable, RECIPE / "train.py", *command],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == (
+    status, output = run_python(RECIPE / "train.py", *command)
+    assert status == 2
+    assert output.splitlines()[-1] == (
         "train.py: error: [Errno 2] No such file or directory: 'missing.yaml'"
     )
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,10 @@
 """Training with two processes on the CPU."""
 
-import os
 import re
 import socket
-import subprocess
-import sys
 
 import torch
-from conftest import PROBE, command_line
+from recipe_runs import PROBE, command_line, run_python
 
 
 def free_port():
@@ -30,26 +27,25 @@ def test_two_processes(data, tmp_path):
             distributed_backend="gloo",
             num_examples=1,
         )
-    torchrun = [sys.executable, "-m", "torch.distributed.run"]
-    torchrun += ["--nproc_per_node=2", f"--master_port={free_port()}"]
-    done = subprocess.run(
-        [*torchrun, PROBE, "record", tmp_path / "ranks", *commands],
-        capture_output=True,
-        text=True,
-        timeout=400,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    torchrun = "-m", "torch.distributed.run", "--nproc_per_node=2"
+    port = f"--master_port={free_port()}"
+    ranks = tmp_path / "ranks"
+    status, output = run_python(
+        *torchrun, port, PROBE, "record", ranks, *commands
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert status == 0, output[-3000:]
 
     counts = {"listed": 8, "mixed": 12}
     for name, count in counts.items():
-        ranks = tmp_path / "ranks" / name
         seen = [
-            (ranks / f"rank{rank}.ids").read_text().split() for rank in (0, 1)
+            (ranks / name / f"rank{rank}.ids").read_text().split()
+            for rank in (0, 1)
         ]
         assert len(seen[0]) == len(seen[1]) == count // 2
         assert len({*seen[0], *seen[1]}) == count
-        weights = [torch.load(ranks / f"rank{rank}.weights") for rank in (0, 1)]
+        weights = [
+            torch.load(ranks / name / f"rank{rank}.weights") for rank in (0, 1)
+        ]
         for first, second in zip(*weights):
             assert torch.equal(first, second)
 

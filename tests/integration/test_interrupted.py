@@ -3,11 +3,9 @@
 import re
 import shutil
 import signal
-import subprocess
-import sys
 
 import yaml
-from conftest import PROBE, command_line
+from recipe_runs import PROBE, command_line, run_python
 
 
 def read_checkpoints(folder):
@@ -41,13 +39,8 @@ def test_killed_training_continues(train, data, tmp_path):
     )
     system = "kmeans_danet_euclidean"
     command = command_line(system, tmp_path, **options)
-    killed = subprocess.run(
-        [sys.executable, PROBE, "kill", "8", *command],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    status, output = run_python(PROBE, "kill", 8, *command)
+    assert status == -signal.SIGKILL, output
     log = tmp_path / "train_log.txt"
     assert log.read_text().count("epoch:") == 1
     checkpoints = read_checkpoints(tmp_path)

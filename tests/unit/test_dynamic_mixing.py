@@ -153,7 +153,9 @@ def test_index_names_what_is_unusable(tmp_path):
     with pytest.raises(ValueError, match="there are no recordings in"):
         index_corpus(tmp_path, tmp_path / "index.csv")
     (tmp_path / "a").mkdir()
-    soundfile.write(tmp_path / "a" / "0.wav", np.full(8000, np.nan), RATE, "FLOAT")
+    soundfile.write(
+        tmp_path / "a" / "0.wav", np.full(8000, np.nan), RATE, "FLOAT"
+    )
     with pytest.raises(ValueError, match=r"a/0\.wav .*has NaN"):
         index_corpus(tmp_path, tmp_path / "index.csv", workers=1)
     assert not (tmp_path / "index.csv").exists()

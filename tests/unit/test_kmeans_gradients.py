@@ -40,8 +40,8 @@ def naive_kmeans(x, weights, centroids, metric, iterations):
             scores = [closeness(point, centroid) for centroid in centroids]
             labels.append(scores.index(max(scores)))
         clusters = [
-            [i for i, label in enumerate(labels) if label == l]
-            for l in range(len(centroids))
+            [i for i, label in enumerate(labels) if label == cluster]
+            for cluster in range(len(centroids))
         ]
         centroids = []
         for members, centroid in zip(clusters, previous):

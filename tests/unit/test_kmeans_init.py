@@ -27,7 +27,9 @@ def test_draws_follow_their_distribution(init):
     weights = torch.tensor([2.0, 1.0, 1.0, 0.0])
 
     def outcome(first, second):
-        closer = (points - points[second]).abs() < (points - points[first]).abs()
+        closer = (points - points[second]).abs() < (
+            points - points[first]
+        ).abs()
         return tuple(closer.int().tolist())
 
     expected = Counter()

@@ -42,7 +42,7 @@ def test_hungarian_algorithm_from_five_sources():
         assert (least <= other + 1e-6).all()
 
 
-@pytest.mark.parametrize("order", permutations(range(3)))
+@pytest.mark.parametrize("order", list(permutations(range(3))))
 def test_every_permutation_is_found_and_undone(order):
     sources = torch.randn(4, 3, 10)
     estimates = sources[:, order]

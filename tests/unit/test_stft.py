@@ -24,9 +24,7 @@ def test_perfect_reconstruction(n_fft, hop_length, length):
     decoded = decoder(spectrum)
     assert decoded.shape[1] >= length
     # the window is kept in float32 and is the same on both sides
-    torch.testing.assert_close(
-        decoded[:, :length], mixture, rtol=0, atol=1e-12
-    )
+    torch.testing.assert_close(decoded[:, :length], mixture, rtol=0, atol=1e-12)
     # what follows the signal is the silence that was encoded
     assert decoded[:, length:].abs().max() < 1e-12
 

@@ -63,9 +63,10 @@ def must_fit(what):
     try:
         yield
     except RuntimeError as error:
-        if MISFIT not in str(error):
+        text = str(error.args[0]) if error.args else ""
+        if MISFIT not in text:
             raise
-        first = (str(error).splitlines() + [""])[1].strip().split(": ")[0]
+        first = (text.splitlines() + [""])[1].strip().split(": ")[0]
         raise ValueError(
             f"{what} does not fit the model ({first}): give the model's "
             "options as in its training"

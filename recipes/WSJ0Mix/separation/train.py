@@ -151,12 +151,9 @@ class Separation(sb.Brain):
                 meta={"si_sdri": si_sdri, "epoch": epoch},
                 max_keys=["si_sdri"],
             )
+            curves = os.path.join(self.hparams.output_folder, "training.png")
             run_on_main(
-                plot_training_curves,
-                args=[
-                    self.hparams.train_log,
-                    os.path.join(self.hparams.output_folder, "training.png"),
-                ],
+                plot_training_curves, args=[self.hparams.train_log, curves]
             )
         else:
             run_on_main(self._write_results)

@@ -1,0 +1,85 @@
+"""Every YAML file loads, fits together and has no key that nothing uses.
+
+Authors
+ * The speechbrain_kmdanet developers 2026
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain.utils.run_opts import RunOptions
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS = sorted((ROOT / "hparams").glob("*.yaml"))
+RECIPE = ROOT / "recipes" / "WSJ0Mix" / "separation"
+RECIPES = sorted((RECIPE / "hparams").glob("*.yaml"))
+# Just large enough to run.
+SMALL = {"hidden_size": 16, "num_layers": 1, "embedding_dim": 4}
+
+
+def load(path, **overrides):
+    """Loads a YAML file, with its placeholders filled in."""
+    text = path.read_text(encoding="utf-8")
+    for key in re.findall(r"^(\w+): !PLACEHOLDER", text, re.MULTILINE):
+        overrides.setdefault(key, "unused")
+    with open(path, encoding="utf-8") as file:
+        return load_hyperpyyaml(file, overrides)
+
+
+def assert_separates(model):
+    """A mixture goes through encoder, masknet and decoder, in both modes."""
+    mixture = torch.randn(1, 3000)
+    spectrum = model["encoder"](mixture)
+    sources = torch.rand(1, 2, *spectrum.shape[1:])
+    for training in (True, False):
+        masknet = model["masknet"].train(training)
+        with torch.no_grad():
+            masks = masknet(spectrum, sources=sources)
+        waveforms = model["decoder"](masks[0] * spectrum)
+        assert waveforms.shape[1] >= 3000 and waveforms.isfinite().all()
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.name)
+def test_models(path):
+    overrides = {"trunk": SMALL}
+    if path.name == "spectral.yaml":
+        overrides = SMALL
+    model = load(path, **overrides)
+    if "masknet" in model:
+        assert_separates(model)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_recipes(path, tmp_path):
+    hparams = load(path, output_folder=str(tmp_path), **SMALL)
+    assert_separates(hparams["model"])
+    # Brain trains these, and the checkpointer saves the masknet alone.
+    assert set(hparams["modules"]) == {"encoder", "masknet", "decoder"}
+    masknet = hparams["modules"]["masknet"]
+    assert hparams["checkpointer"].recoverables["masknet"] is masknet
+    hparams["opt_class"](masknet.parameters())
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_no_key_of_a_recipe_is_unused(path):
+    text = path.read_text(encoding="utf-8")
+    keys = re.findall(r"^(\w+):", text, re.MULTILINE)
+    code = "\n".join(
+        file.read_text(encoding="utf-8") for file in RECIPE.glob("*.py")
+    )
+    # hparams["x"], or "x" in a list of keys; self.hparams.x; f"{stage}_x"
+    used = {*re.findall(r'"(\w+)"', code), *re.findall(r"\.(\w+)", code)}
+    endings = tuple(re.findall(r'f"\{\w+\}(_\w+)"', code))
+    used |= set(re.findall(r"<(\w+)[\[>]", text))  # !ref
+    used |= set(RunOptions().as_dict())
+    # SpeechBrain's name for what is there for its effect
+    used.add("__set_seed")
+    unused = [key for key in keys if key not in used]
+    assert not [key for key in unused if not key.endswith(endings)]
+
+
+def test_the_check_of_unused_keys_sees_files():
+    assert MODELS and RECIPES

@@ -1,0 +1,62 @@
+"""How the tests run the recipe: tiny settings, and processes."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = ROOT / "recipes" / "WSJ0Mix" / "separation"
+PROBE = Path(__file__).resolve().parent / "probe_train.py"
+TINY = {
+    "hidden_size": 32,
+    "num_layers": 1,
+    "embedding_dim": 8,
+    "lr": 0.01,
+    "batch_size": 4,
+    "segment_seconds": 1.0,
+    "compute_sdr": False,
+    "num_examples": 0,
+    "device": "cpu",
+    # Loaders without workers: starting them takes longer than reading.
+    **{
+        f"{stage}_loader_options": "{num_workers: 0}"
+        for stage in ("train", "valid", "test")
+    },
+}
+
+
+def command_line(system, output_folder, *flags, **options):
+    """Command line of train.py for a tiny network."""
+    options = {**TINY, "output_folder": output_folder, **options}
+    arguments = [str(RECIPE / "hparams" / f"{system}.yaml"), "--noprogressbar"]
+    for key, value in options.items():
+        arguments += [f"--{key}", str(value)]
+    return [*arguments, *flags]
+
+
+def run_python(*arguments, timeout=600):
+    """Runs Python in a process that leaves no children behind.
+
+    Returns
+    -------
+    returncode : int
+        Exit status.
+    output : str
+        What the process wrote on both streams.
+    """
+    process = subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, output

@@ -1,0 +1,223 @@
+"""Tests of DANet, from the mixture to its sources.
+
+Authors
+ * The speechbrain_kmdanet developers 2026
+"""
+
+import pytest
+import torch
+
+from speechbrain_kmdanet.lobes.models.danet import DANet
+from speechbrain_kmdanet.lobes.models.embedding import EmbeddingNet
+from speechbrain_kmdanet.nnet.attractors import (
+    KMeansAttractors,
+    OracleAttractors,
+)
+from speechbrain_kmdanet.nnet.losses import magnitude_loss, si_sdr_loss
+from speechbrain_kmdanet.processing.separate import decode_sources
+from speechbrain_kmdanet.processing.stft import STFTDecoder, STFTEncoder
+from speechbrain_kmdanet.utils.metrics import si_sdr
+
+ENCODER, DECODER = STFTEncoder(64, 16), STFTDecoder(64, 16)
+NUM_BINS = 33
+LENGTHS = torch.tensor([600, 333, 450])
+
+# Masks and metric belong together (Eq. 5a and 5b).
+SYSTEMS = [("dot_product", "spherical"), ("distance", "euclidean")]
+both_systems = pytest.mark.parametrize("masks, metric", SYSTEMS)
+
+
+def make_danet(masks="dot_product", metric="spherical", train=None):
+    """Small network without dropout; its embeddings are far apart."""
+    net = EmbeddingNet(NUM_BINS, 4, hidden_size=16, num_layers=1)
+    with torch.no_grad():
+        net.output.weight.mul_(10)
+    return DANet(
+        net,
+        train or KMeansAttractors(metric, iterations=5, seed=1),
+        KMeansAttractors(metric, iterations=20, seed=0),
+        masks,
+    )
+
+
+def make_sources(batch=3, samples=600, num_spks=2):
+    """Sources and their mixtures: noise, the one louder than the other."""
+    sources = torch.randn(batch, samples, num_spks)
+    sources = sources * torch.linspace(1.0, 0.3, num_spks)
+    return sources.sum(2), sources
+
+
+def magnitudes_of(sources):
+    """Magnitude spectra [B, K, F, T] of sources [B, L, K]."""
+    spectra = ENCODER(sources.transpose(1, 2).flatten(0, 1)).abs()
+    return spectra.unflatten(0, (sources.shape[0], sources.shape[2]))
+
+
+def separate(danet, mixture, lengths=None, num_spks=None):
+    """Sources [B, L, K] of mixtures [B, L]."""
+    spectrum = ENCODER(mixture)
+    frames = None if lengths is None else ENCODER.num_frames(lengths)
+    masks = danet(spectrum, frames, num_spks)
+    return decode_sources(masks, spectrum, DECODER, mixture.shape[1])
+
+
+@both_systems
+@pytest.mark.parametrize("num_spks", [None, 2, 3, 5])
+def test_masks(masks, metric, num_spks):
+    danet = make_danet(masks, metric)
+    spectrum = ENCODER(make_sources()[0])
+    for network in (danet, danet.eval()):
+        values = network(spectrum, num_spks=num_spks)
+        assert values.shape == (num_spks or 2, *spectrum.shape)
+        assert (values >= 0).all()
+        torch.testing.assert_close(values.sum(0), torch.ones(spectrum.shape))
+
+
+@both_systems
+@pytest.mark.parametrize("num_spks", [2, 3])
+def test_batch_equals_single(masks, metric, num_spks):
+    danet = make_danet(masks, metric).eval()
+    mixture, _ = make_sources()
+    mixture = mixture * (torch.arange(600) < LENGTHS[:, None])
+    batch = separate(danet, mixture, LENGTHS, num_spks)
+    for item, length in enumerate(LENGTHS):
+        alone = separate(danet, mixture[item, None, :length], None, num_spks)
+        torch.testing.assert_close(
+            batch[item, :length], alone[0], rtol=0, atol=1e-4
+        )
+
+
+@both_systems
+@pytest.mark.parametrize("factor", [1e-3, 0.5, 7.0, 1e3])
+def test_scale_equivariance(masks, metric, factor):
+    danet = make_danet(masks, metric).eval()
+    mixture, _ = make_sources()
+    # each item has its own level
+    factors = factor * torch.tensor([1.0, 10.0, 0.1])
+    scaled = separate(danet, factors[:, None] * mixture, LENGTHS)
+    torch.testing.assert_close(
+        scaled / factors[:, None, None],
+        separate(danet, mixture, LENGTHS),
+        rtol=0,
+        atol=1e-4,
+    )
+
+
+@both_systems
+@pytest.mark.parametrize("num_spks", [2, 3])
+def test_silence_is_separated_into_silence(masks, metric, num_spks):
+    danet = make_danet(masks, metric).eval()
+    mixture, _ = make_sources()
+    mixture[1] = 0.0
+    sources = separate(danet, mixture, num_spks=num_spks)
+    assert (sources[1] == 0).all()
+    assert sources.isfinite().all() and (sources[0] != 0).any()
+
+
+@pytest.mark.parametrize("loss", ["magnitude", "si_sdr"])
+@pytest.mark.parametrize("attractors", ["oracle", "spherical", "euclidean"])
+@pytest.mark.parametrize("silent", [[1], [0, 1, 2]], ids=["one", "all"])
+def test_training_on_silence_has_finite_gradients(loss, attractors, silent):
+    train = OracleAttractors() if attractors == "oracle" else None
+    danet = make_danet(
+        "distance" if attractors == "euclidean" else "dot_product",
+        "euclidean" if attractors == "euclidean" else "spherical",
+        train,
+    )
+    _, sources = make_sources()
+    sources[silent] = 0.0
+    sources[0, :, 1] = 0.0  # a talker who does not speak in the segment
+    spectrum, magnitudes = ENCODER(sources.sum(2)), magnitudes_of(sources)
+    frames = ENCODER.num_frames(LENGTHS)
+    masks = danet(spectrum, frames, 2, magnitudes)
+    if loss == "magnitude":
+        masked = masks.transpose(0, 1) * spectrum.abs().unsqueeze(1)
+        losses = magnitude_loss(masked, magnitudes, frames)
+    else:
+        estimates = decode_sources(masks, spectrum, DECODER, 600)
+        losses = si_sdr_loss(estimates, sources, LENGTHS)
+    losses.mean().backward()
+    assert losses.isfinite().all() and (losses[silent] == 0).all()
+    for parameter in danet.parameters():
+        assert parameter.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("attractors", ["oracle", "spherical", "euclidean"])
+def test_the_gradient_reaches_every_parameter(attractors):
+    train = OracleAttractors() if attractors == "oracle" else None
+    metric = "euclidean" if attractors == "euclidean" else "spherical"
+    danet = make_danet("dot_product", metric, train)
+    mixture, sources = make_sources()
+    spectrum, magnitudes = ENCODER(mixture), magnitudes_of(sources)
+    masks = danet(spectrum, sources=magnitudes)
+    masked = masks.transpose(0, 1) * spectrum.abs().unsqueeze(1)
+    magnitude_loss(masked, magnitudes).mean().backward()
+    for name, parameter in danet.named_parameters():
+        assert parameter.grad is not None, name
+        assert (parameter.grad != 0).any(), name
+
+
+@both_systems
+def test_gradients_of_a_batch_are_those_of_its_items(masks, metric):
+    # In evaluation mode: batch normalisation is meant to mix items.
+    danet = make_danet(masks, metric).eval()
+    mixture, sources = make_sources()
+    valid = torch.arange(600) < LENGTHS[:, None]
+    mixture, sources = mixture * valid, sources * valid.unsqueeze(2)
+    gradients = []
+    for single in (False, True):
+        danet.zero_grad()
+        if single:
+            for i, length in enumerate(LENGTHS):
+                estimates = separate(danet, mixture[i, None, :length])
+                si_sdr_loss(estimates, sources[i, None, :length]).backward()
+        else:
+            estimates = separate(danet, mixture, LENGTHS)
+            si_sdr_loss(estimates, sources, LENGTHS).sum().backward()
+        gradients.append(
+            torch.cat([p.grad.flatten() for p in danet.parameters()])
+        )
+    scale = gradients[0].abs().max()
+    assert scale > 0
+    torch.testing.assert_close(
+        gradients[0] / scale, gradients[1] / scale, rtol=0, atol=1e-4
+    )
+
+
+class Bands(torch.nn.Module):
+    """Embeds low and high frequencies on two axes."""
+
+    def forward(self, magnitudes, num_frames=None):
+        band = (torch.arange(NUM_BINS) > NUM_BINS // 2).long()
+        embeddings = 8.0 * torch.eye(2)[band]
+        return embeddings.repeat(*magnitudes.shape[:2], 1)
+
+
+@both_systems
+def test_good_embeddings_separate_tones(masks, metric):
+    time = torch.arange(800.0)
+    sources = torch.stack([(0.3 * time).sin(), 0.5 * (2.5 * time).sin()], 1)
+    kmeans = KMeansAttractors(metric, seed=0)
+    danet = DANet(Bands(), OracleAttractors(), kmeans, masks)
+    mixture = sources.sum(1)[None]
+    spectrum, magnitudes = ENCODER(mixture), magnitudes_of(sources[None])
+    trained = danet.train()(spectrum, sources=magnitudes)
+    inferred = danet.eval()(spectrum)
+    # Oracle attractors are in the order of the sources, centroids in any.
+    if inferred[0, 0, 0].sum() < inferred[1, 0, 0].sum():
+        inferred = inferred.flip(0)
+    for values in (trained, inferred):
+        estimates = decode_sources(values, spectrum, DECODER, 800)
+        # what is left is the splatter of the ends of the tones
+        assert (si_sdr(estimates, sources[None]) > 20).all()
+
+
+def test_loss_of_permuted_sources_is_the_same_after_training_attractors():
+    # The oracle follows the sources: swapped sources give swapped masks.
+    danet = make_danet(train=OracleAttractors())
+    mixture, sources = make_sources()
+    spectrum, magnitudes = ENCODER(mixture), magnitudes_of(sources)
+    torch.testing.assert_close(
+        danet(spectrum, sources=magnitudes.flip(1)),
+        danet(spectrum, sources=magnitudes).flip(0),
+    )

@@ -1,0 +1,142 @@
+"""Tests of the embedding network.
+
+Authors
+ * The speechbrain_kmdanet developers 2026
+"""
+
+import pytest
+import torch
+
+from speechbrain_kmdanet.lobes.models.embedding import (
+    LOG_FLOOR,
+    EmbeddingNet,
+    FrameEncoder,
+)
+
+NUM_FRAMES = torch.tensor([12, 5, 9])
+
+
+def make_net(**options):
+    """Small network without dropout."""
+    options = {"num_bins": 9, "embedding_dim": 3, "hidden_size": 8, **options}
+    return EmbeddingNet(num_layers=2, dropout=0.0, **options)
+
+
+def garble(magnitudes, num_frames=NUM_FRAMES):
+    """Writes what must not matter into the padded frames."""
+    magnitudes = magnitudes.clone()
+    for item, frames in enumerate(num_frames):
+        magnitudes[item, frames:] = 50 * torch.rand(9)
+    return magnitudes
+
+
+def valid_bins():
+    """True for the bins that are not padding [3, 12 · 9]."""
+    return (torch.arange(12) < NUM_FRAMES[:, None]).repeat_interleave(9, 1)
+
+
+def test_the_network_of_the_paper():
+    with torch.device("meta"):
+        net = EmbeddingNet()
+    assert net.blstm.num_layers == 3 and net.blstm.bidirectional
+    assert net.blstm.hidden_size == 256
+    linear = [m for m in net.modules() if isinstance(m, torch.nn.Linear)]
+    assert [(m.in_features, m.out_features) for m in linear] == [
+        (257, 512),
+        (512, 512),
+        (2 * 512, 512),  # with the skip connection
+        (512, 257 * 20),
+    ]
+
+
+def test_bins_are_ordered_by_frame_then_frequency():
+    net = make_net().eval()
+    frames = []
+    net.output.register_forward_hook(lambda m, i, output: frames.append(output))
+    embeddings = net(torch.rand(2, 12, 9))
+    assert embeddings.shape == (2, 12 * 9, 3)
+    expected = frames[0][1, 7].view(9, 3)  # item 1, frame 7
+    assert (embeddings[1, 7 * 9 : 8 * 9] == expected).all()
+
+
+@pytest.mark.parametrize("frames", [1, 7])
+def test_batch_equals_single(frames):
+    net = make_net().eval()
+    magnitudes = torch.rand(3, 12, 9)
+    num_frames = NUM_FRAMES.clone()
+    num_frames[1] = frames
+    batch = net(garble(magnitudes, num_frames), num_frames)
+    for item in range(3):
+        length = int(num_frames[item])
+        alone = net(magnitudes[item : item + 1, :length])
+        torch.testing.assert_close(
+            batch[item, : length * 9], alone[0], rtol=0, atol=1e-5
+        )
+
+
+def test_lengths_without_padding_change_nothing():
+    magnitudes = torch.rand(3, 12, 9)
+    for net in (make_net(), make_net().eval()):
+        torch.testing.assert_close(
+            net(magnitudes), net(magnitudes, torch.tensor([12, 12, 12]))
+        )
+
+
+def test_batch_normalisation_ignores_padded_frames():
+    encoder = FrameEncoder(4, 6, torch.nn.Identity())
+    frames = torch.randn(3, 12, 4)
+    valid = torch.arange(12) < NUM_FRAMES[:, None]
+    frames[~valid] = 100.0
+    encoded = encoder(frames, valid)
+    linear = frames[valid] @ encoder.linear.weight.T
+    torch.testing.assert_close(encoder.norm.running_mean, 0.1 * linear.mean(0))
+    torch.testing.assert_close(
+        encoder.norm.running_var, 0.9 + 0.1 * linear.var(0)
+    )
+    torch.testing.assert_close(
+        encoded[valid],
+        (linear - linear.mean(0)) / (linear.var(0, False) + 1e-5).sqrt(),
+        rtol=0,
+        atol=1e-5,
+    )
+
+
+def test_padded_frames_do_not_matter_in_training():
+    magnitudes = torch.rand(3, 12, 9)
+    net = make_net()
+    outputs, gradients = [], []
+    for batch in (magnitudes, garble(magnitudes)):
+        net.zero_grad()
+        embeddings = net(batch, NUM_FRAMES)[valid_bins()]
+        embeddings.square().sum().backward()
+        outputs.append(embeddings)
+        gradients.append(
+            torch.cat([p.grad.flatten() for p in net.parameters()])
+        )
+    assert (outputs[0] == outputs[1]).all()
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-5, atol=1e-5)
+
+
+def test_time_is_modelled_in_both_directions():
+    net = make_net().eval()
+    magnitudes = torch.rand(1, 12, 9).requires_grad_()
+    embeddings = net(magnitudes).view(12, -1)
+    for frame in (0, 11):
+        (gradient,) = torch.autograd.grad(
+            embeddings[frame].sum(), magnitudes, retain_graph=True
+        )
+        assert (gradient[0].abs().sum(1) > 0).all()
+
+
+def test_silence_and_what_is_below_the_floor_are_alike():
+    net = make_net().eval()
+    silence = torch.zeros(1, 12, 9, requires_grad=True)
+    embeddings = net(silence)
+    assert (embeddings == net(torch.full((1, 12, 9), LOG_FLOOR / 2))).all()
+    embeddings.sum().backward()
+    assert (silence.grad == 0).all()
+
+
+def test_odd_hidden_size():
+    with pytest.raises(ValueError, match="hidden_size .*9"):
+        make_net(hidden_size=9)

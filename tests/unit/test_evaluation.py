@@ -1,0 +1,192 @@
+"""Tests of the evaluation of separated mixtures.
+
+Authors
+ * The speechbrain_kmdanet developers 2026
+"""
+
+import csv
+import json
+import math
+
+import pytest
+import torch
+from mir_eval.separation import bss_eval_sources
+
+from speechbrain_kmdanet.utils.evaluation import (
+    SeparationReport,
+    evaluate_utterance,
+)
+from speechbrain_kmdanet.utils.metrics import si_sdr
+
+
+def make_utterance(samples=2000, num_spks=2):
+    """Mixture, sources and noisy estimates in the order of the sources."""
+    sources = torch.randn(samples, num_spks)
+    estimates = sources + 0.1 * torch.randn(samples, num_spks)
+    return sources.sum(1), sources, estimates
+
+
+def mean_si_sdr(estimates, sources):
+    """Mean over the sources, in float64."""
+    return float(
+        si_sdr(estimates.double()[None], sources.double()[None]).mean()
+    )
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 0, 2)])
+def test_scores_and_order(order):
+    mixture, sources, estimates = make_utterance(num_spks=3)
+    scores, ordered = evaluate_utterance(
+        mixture, sources, estimates[:, order].requires_grad_()
+    )
+    assert (ordered == estimates).all()
+    expected = mean_si_sdr(estimates, sources)
+    # noise 20 dB below
+    assert expected == pytest.approx(20, abs=1)
+    assert scores == {
+        "silent_sources": 0,
+        "si_sdr": pytest.approx(expected),
+        "si_sdri": pytest.approx(
+            expected - mean_si_sdr(mixture[:, None].expand(-1, 3), sources)
+        ),
+    }
+
+
+def test_the_mixture_has_no_improvement():
+    mixture, sources, _ = make_utterance()
+    scores, _ = evaluate_utterance(
+        mixture, sources, mixture[:, None].expand(-1, 2)
+    )
+    assert scores["si_sdri"] == pytest.approx(0, abs=1e-9)
+
+
+def test_sdr_forgives_a_filter_and_si_sdr_does_not():
+    mixture, sources, _ = make_utterance()
+    sources[-2:] = 0.0  # so that the end of the filtered ones is not cut
+    padded = torch.nn.functional.pad(sources.T, (2, 0))
+    filtered = (padded[:, 2:] - padded[:, 1:-1] + 0.5 * padded[:, :-2]).T
+    scores, ordered = evaluate_utterance(
+        mixture, sources, filtered.flip(1), compute_sdr=True
+    )
+    # 1 against −1 and 0.5: 10 log₁₀ 1 / 1.25
+    assert scores["si_sdr"] == pytest.approx(-0.97, abs=0.5)
+    assert scores["sdr"] > 60
+    expected, *_ = bss_eval_sources(
+        sources.T.double().numpy(), ordered.T.double().numpy(), False
+    )
+    # of an almost perfect estimate: the rounding to float32 is heard
+    assert scores["sdr"] == pytest.approx(float(expected.mean()), abs=1)
+    assert scores["sdri"] > 50
+
+
+def test_a_silent_reference_is_skipped_and_counted():
+    mixture, sources, estimates = make_utterance()
+    sources[:, 1] = 0.0
+    scores, ordered = evaluate_utterance(
+        sources.sum(1) + 0.5 * torch.randn(2000),
+        sources,
+        estimates.flip(1),
+        compute_sdr=True,
+    )
+    assert (ordered == estimates).all()
+    assert scores["silent_sources"] == 1
+    assert scores["si_sdr"] == pytest.approx(
+        mean_si_sdr(estimates[:, :1], sources[:, :1])
+    )
+    # noise: a filter of 512 taps explains about a quarter of it
+    assert scores["sdr"] == pytest.approx(21, abs=1.5)
+    assert scores["sdri"] == pytest.approx(14, abs=1.5)
+
+
+def test_references_all_silent():
+    mixture, sources, estimates = make_utterance()
+    scores, _ = evaluate_utterance(mixture, 0 * sources, estimates, True)
+    assert scores.pop("silent_sources") == 2
+    assert set(scores) == {"si_sdr", "si_sdri", "sdr", "sdri"}
+    assert all(math.isnan(score) for score in scores.values())
+
+
+def test_a_silent_estimate_is_bad_and_has_no_sdr():
+    mixture, sources, estimates = make_utterance()
+    estimates[:, 0] = 0.0
+    scores, ordered = evaluate_utterance(
+        mixture, sources, estimates, compute_sdr=True
+    )
+    assert (ordered == estimates).all()
+    assert scores["si_sdr"] == pytest.approx((20 - 80) / 2, abs=1)
+    assert math.isnan(scores["sdr"]) and math.isnan(scores["sdri"])
+
+
+def test_arguments_are_not_changed():
+    arguments = make_utterance()
+    before = [t.clone() for t in arguments]
+    evaluate_utterance(*arguments)
+    assert all((a == b).all() for a, b in zip(arguments, before))
+
+
+def make_report(values):
+    """Report of utterances with these SI-SDR improvements."""
+    report = SeparationReport()
+    for index, value in enumerate(values):
+        report.add(
+            f"utterance{9 - index}", {"si_sdri": value, "silent_sources": index}
+        )
+    return report
+
+
+def test_summary_by_hand():
+    summary = make_report([1.0, 2.0, math.nan, 6.0]).summary()
+    assert summary["utterances"] == 4
+    assert summary["silent_sources"] == 0 + 1 + 2 + 3
+    # variance (4 + 1 + 9) / 2 = 7 of the three that have a score
+    assert summary["si_sdri"] == {
+        "mean": pytest.approx(3.0),
+        "ci95": pytest.approx(1.959964 * math.sqrt(7 / 3)),
+        "scored": 3,
+    }
+
+
+def test_summary_of_little():
+    assert SeparationReport().summary() == {
+        "utterances": 0,
+        "silent_sources": 0,
+    }
+    one = make_report([5.0]).summary()["si_sdri"]
+    assert one == {"mean": 5.0, "ci95": 0.0, "scored": 1}
+    none = make_report([math.nan]).summary()["si_sdri"]
+    assert none == {"mean": None, "ci95": None, "scored": 0}
+
+
+def test_files_round_trip(tmp_path):
+    values = [1.25, math.nan, -6.0]
+    report = make_report(values)
+    report.write(tmp_path / "new" / "folder", data_folder="corpus")
+    folder = tmp_path / "new" / "folder"
+    with open(folder / "per_utterance.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == [
+        "utterance7",
+        "utterance8",
+        "utterance9",
+    ]
+    read = [float(row["si_sdri"]) for row in reversed(rows)]
+    assert read == pytest.approx(values, nan_ok=True)
+    summary = json.loads(
+        (folder / "summary.json").read_text(encoding="utf-8"),
+        # NaN is no JSON
+        parse_constant=lambda name: pytest.fail(name),
+    )
+    assert summary == {"data_folder": "corpus", **report.summary()}
+
+
+def test_an_empty_report_is_written(tmp_path):
+    SeparationReport().write(tmp_path)
+    assert (tmp_path / "per_utterance.csv").read_text().strip() == "id"
+    assert (
+        json.loads((tmp_path / "summary.json").read_text())["utterances"] == 0
+    )
+
+
+def test_one_line():
+    line = str(make_report([1.0, 3.0]))
+    assert line == "SI-SDRi 2.00 ± 1.96 dB (2 mixtures)"
