@@ -17,22 +17,24 @@ import speechbrain as sb
 import torch
 from recipe_runs import RECIPE
 
-sys.path.insert(0, str(RECIPE))
-import train  # noqa: E402
 
-sb.utils.logger.get_environment_description = str
-probe, value, *arguments = sys.argv[1:]
+class Killer:
+    """Ends the process after the step that `value` says."""
 
+    value = None
 
-class Killed(train.Separation):
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
-        if self.optimizer_step == int(value):
+        if self.optimizer_step == int(self.value):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Recorded(train.Separation):
+class Recorder:
+    """Writes ids and weights of this process into the folder `value`."""
+
+    value = None
+
     def path(self, suffix):
-        folder = Path(value, Path(self.hparams.output_folder).name)
+        folder = Path(self.value, Path(self.hparams.output_folder).name)
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"rank{os.environ['RANK']}.{suffix}"
 
@@ -49,16 +51,28 @@ class Recorded(train.Separation):
         super().on_stage_end(stage, stage_loss, epoch)
 
 
-train.Separation = {"kill": Killed, "record": Recorded}[probe]
-runs = [[]]
-for argument in arguments:
-    if argument == "--then":
-        runs.append([])
-    else:
-        runs[-1].append(argument)
-for run in runs:
-    status = train.main(run)
-    if status:
-        sys.exit(status)
-    # The group of processes stays for the next run.
-    sb.utils.distributed.ddp_init_group = lambda run_opts: None
+def main(probe, value, *arguments):
+    sys.path.insert(0, str(RECIPE))
+    import train
+
+    sb.utils.logger.get_environment_description = str
+    mixin = {"kill": Killer, "record": Recorder}[probe]
+    bases = mixin, train.Separation
+    train.Separation = type(mixin.__name__, bases, {"value": value})
+    runs = [[]]
+    for argument in arguments:
+        if argument == "--then":
+            runs.append([])
+        else:
+            runs[-1].append(argument)
+    for run in runs:
+        status = train.main(run)
+        if status:
+            return status
+        # The group of processes stays for the next run.
+        sb.utils.distributed.ddp_init_group = lambda run_opts: None
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -112,6 +112,7 @@ def plot_separation(mixture, sources, estimates, sample_rate, path, title=""):
             )  # fmt: skip
             axis.set_title(name)
         axes[row, 0].set_ylabel("kHz")
-        axes[row, 2].set_xlabel("s")
+    for axis in axes[-1]:
+        axis.set_xlabel("s")
     figure.suptitle(title)
     _save(figure, path)

@@ -267,6 +267,7 @@ def run(arguments):
         run_on_main(
             write_pretrained,
             args=[hparams["pretrained_folder"], settings, masknet],
+            kwargs={"half": hparams["half_weights"]},
         )
         logger.info(f"The separator is in {hparams['pretrained_folder']}")
 
