@@ -1,0 +1,99 @@
+"""Initialisation of k-means: which points the centroids start from.
+
+Reference: D. Arthur and S. Vassilvitskii, "k-means++: the advantages of
+careful seeding".
+
+Authors
+ * The speechbrain_kmdanet developers 2026
+"""
+
+import torch
+
+INITS = ("kmeans++", "random")
+
+
+def draw_centroids(
+    points, norms, weights, num_clusters, spherical, init, generator
+):
+    """Draws initial centroids among the points of positive weight.
+
+    The draws are shared by the items of the batch, so that an item starts
+    alike alone and in any batch.
+
+    Arguments
+    ---------
+    points : torch.Tensor
+        Points [B, N, D].
+    norms : torch.Tensor
+        Their Euclidean norms [B, N].
+    weights : torch.Tensor
+        Non-negative weights of the points [B, N].
+    num_clusters : int
+        Number of centroids K.
+    spherical : bool
+        Whether the distance is one minus the cosine; the squared Euclidean
+        one otherwise.
+    init : str
+        "kmeans++": the chance of a point is its weight times its distance to
+        the nearest centroid drawn before; "random": all points of positive
+        weight have the same, once.
+    generator : torch.Generator
+        Source of the random draws; the global one if None.
+
+    Returns
+    -------
+    torch.Tensor
+        Centroids [B, K, D], points all of them.
+    """
+    device = points.device if generator is None else generator.device
+    draws = torch.rand(
+        num_clusters, dtype=torch.float64, device=device, generator=generator
+    ).to(points.device)
+    plus_plus = init == "kmeans++"
+    # Chance of each point to be drawn next, up to a factor [B, N].
+    chances = weights if plus_plus else (weights > 0).to(weights.dtype)
+    fallback = chances
+    nearest = None
+    centroids = []
+    for draw in draws:
+        index = _sample(chances, fallback, draw)
+        index3 = index.view(-1, 1, 1).expand(-1, 1, points.shape[2])
+        centroid = points.gather(1, index3)
+        centroids.append(centroid)
+        if plus_plus:
+            distance = _distance(points, norms, centroid, spherical)
+            # Not a duplicate by rounding: the point drawn is at distance 0.
+            distance = distance.scatter(1, index.unsqueeze(1), 0.0)
+            if nearest is not None:
+                distance = torch.minimum(nearest, distance)
+            nearest = distance
+            chances = weights * nearest
+        else:
+            chances = chances.scatter(1, index.unsqueeze(1), 0.0)
+    return torch.cat(centroids, dim=1)
+
+
+def _distance(points, norms, centroid, spherical):
+    """Squared distance, or 1 − cosine, of the points to one centroid [B, N]."""
+    products = torch.bmm(points, centroid.transpose(1, 2)).squeeze(2)
+    norm = torch.linalg.vector_norm(centroid, dim=2)
+    if spherical:
+        cosines = products / (norms * norm).clamp_min(
+            torch.finfo(points.dtype).tiny
+        )
+        return (1.0 - cosines).clamp_min(0.0)
+    return (norms.square() - 2.0 * products + norm.square()).clamp_min(0.0)
+
+
+def _sample(chances, fallback, draw):
+    """Draws one index per item [B] by the inverse of the cumulative chances.
+
+    Where no chance is left (fewer distinct points than clusters), the fallback
+    is used.
+    """
+    left = (chances > 0).any(1, keepdim=True)
+    # float64: N may be 10⁵ and more, and the last bins must stay reachable.
+    cumulated = torch.where(left, chances, fallback).double().cumsum(1)
+    target = draw * cumulated[:, -1:]
+    index = torch.searchsorted(cumulated, target, right=True).squeeze(1)
+    return index.clamp_max(chances.shape[1] - 1)
