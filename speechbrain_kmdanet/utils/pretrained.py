@@ -5,11 +5,12 @@ Authors
 """
 
 import os
+from io import StringIO
 
 import ruamel.yaml
 import torch
 
-HEADER = "Separator for inference; load it with from_hparams.\n"
+HEADER = "# Separator for inference; load it with from_hparams.\n"
 WEIGHTS = "masknet.ckpt"
 
 
@@ -47,7 +48,6 @@ def write_pretrained(folder, resolved_hparams, masknet, half=False):
     separator = ruamel.yaml.comments.CommentedMap(
         {key: experiment[key] for key in keys}
     )
-    separator.yaml_set_start_comment(HEADER)
     model = experiment["model"]
     separator["modules"] = {
         name: model[name] for name in ("encoder", "masknet", "decoder")
@@ -62,9 +62,17 @@ def write_pretrained(folder, resolved_hparams, masknet, half=False):
     )
     separator["pretrainer"] = pretrainer
     os.makedirs(folder, exist_ok=True)
+    text = StringIO()
+    yaml.dump(separator, text)
     path = os.path.join(folder, "hyperparams.yaml")
     with open(path, "w", encoding="utf-8") as file:
-        yaml.dump(separator, file)
+        file.write(HEADER)
+        # Comments of the experiment end up in odd places here.
+        file.writelines(
+            line
+            for line in text.getvalue().splitlines(keepends=True)
+            if line.strip() and not line.lstrip().startswith("#")
+        )
     state = {name: value.cpu() for name, value in masknet.state_dict().items()}
     if half:
         state = {
