@@ -120,10 +120,5 @@ def pairwise_si_sdr(estimates, sources, num_samples=None):
     ).unsqueeze(1)
     # Squared cosine of the angle between source and estimate.
     similarity = products / energies.clamp_min(tiny)
-    floor = EPSILON
-    return (
-        10.0
-        * (
-            (similarity + floor) / ((1.0 - similarity).clamp_min(0.0) + floor)
-        ).log10()
-    )
+    distortion = (1.0 - similarity).clamp_min(0.0)
+    return 10.0 * ((similarity + EPSILON) / (distortion + EPSILON)).log10()
