@@ -161,7 +161,7 @@ def kmeans(
 
         centroids, members, inertia = best
         centroids = _update(x, weights, members, centroids, unit=False)
-    return KMeansResult(centroids, members.int().argmax(1), inertia)
+    return KMeansResult(centroids, _indices(members), inertia)
 
 
 def _check_arguments(
@@ -234,6 +234,15 @@ def _assign(points, centroids, spherical):
         scores = scores - 0.5 * centroids.square().sum(2, keepdim=True)
     clusters = torch.arange(centroids.shape[1], device=points.device)
     return scores.argmax(1, keepdim=True) == clusters.view(1, -1, 1)
+
+
+def _indices(members):
+    """Cluster of each point [B, N] from its membership [B, K, N]."""
+    if members.shape[1] == 2:
+        return members[:, 1].long()
+    # Faster than the argmax of booleans, which takes a strided path.
+    clusters = torch.arange(members.shape[1], device=members.device)
+    return (members * clusters.view(1, -1, 1)).sum(1)
 
 
 def _update(points, weights, members, centroids, unit):
