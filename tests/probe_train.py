@@ -57,8 +57,8 @@ def main(probe, value, *arguments):
 
     sb.utils.logger.get_environment_description = str
     mixin = {"kill": Killer, "record": Recorder}[probe]
-    bases = mixin, train.Separation
-    train.Separation = type(mixin.__name__, bases, {"value": value})
+    bases = mixin, train.Separator
+    train.Separator = type(mixin.__name__, bases, {"value": value})
     runs = [[]]
     for argument in arguments:
         if argument == "--then":

@@ -11,10 +11,28 @@ import ruamel.yaml
 import torch
 
 HEADER = "# Separator for inference; load it with from_hparams.\n"
-WEIGHTS = "masknet.ckpt"
+MODULES = "encoder", "masknet", "decoder"
 
 
-def write_pretrained(folder, resolved_hparams, masknet, half=False):
+def weights_file(folder, name):
+    """Path of the weights of a module in the folder of a separator.
+
+    Arguments
+    ---------
+    folder : str
+        Folder of the separator.
+    name : str
+        Name of the module: encoder, masknet or decoder.
+
+    Returns
+    -------
+    str
+        Path, as SpeechBrain's Pretrainer expects it.
+    """
+    return os.path.join(folder, f"{name}.ckpt")
+
+
+def write_pretrained(folder, resolved_hparams, modules, half=False):
     """Writes hyperparams.yaml and the weights of a separator.
 
     The YAML file is self-contained: it holds the model alone, all references
@@ -27,8 +45,9 @@ def write_pretrained(folder, resolved_hparams, masknet, half=False):
     resolved_hparams : str
         The hyperparams.yaml that SpeechBrain saved in the output folder, with
         the keys sample_rate, num_spks and model.
-    masknet : torch.nn.Module
-        The trained masker.
+    modules : dict
+        The trained modules encoder, masknet and decoder by name. Those
+        without a state, as the STFT, need no file.
     half : bool
         Whether to store weights in half precision. One-dimensional tensors
         (biases, statistics) stay as they are.
@@ -49,11 +68,11 @@ def write_pretrained(folder, resolved_hparams, masknet, half=False):
         {key: experiment[key] for key in keys}
     )
     model = experiment["model"]
-    separator["modules"] = {
-        name: model[name] for name in ("encoder", "masknet", "decoder")
-    }
+    separator["modules"] = {name: model[name] for name in MODULES}
+    states = {name: modules[name].state_dict() for name in MODULES}
+    states = {name: state for name, state in states.items() if state}
     pretrainer = ruamel.yaml.comments.CommentedMap(
-        {"loadables": {"masknet": model["masknet"]}}
+        {"loadables": {name: model[name] for name in states}}
     )
     pretrainer.yaml_set_ctag(
         ruamel.yaml.Tag(
@@ -73,10 +92,10 @@ def write_pretrained(folder, resolved_hparams, masknet, half=False):
             for line in text.getvalue().splitlines(keepends=True)
             if line.strip() and not line.lstrip().startswith("#")
         )
-    state = {name: value.cpu() for name, value in masknet.state_dict().items()}
-    if half:
+    for name, state in states.items():
         state = {
-            name: value.half() if value.dim() > 1 else value
-            for name, value in state.items()
+            key: value.half() if half and value.dim() > 1 else value
+            for key, value in state.items()
         }
-    torch.save(state, os.path.join(folder, WEIGHTS))
+        state = {key: value.cpu() for key, value in state.items()}
+        torch.save(state, weights_file(folder, name))

@@ -5,6 +5,7 @@ Authors
 """
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,15 +17,22 @@ ROOT = Path(__file__).resolve().parents[2]
 MODELS = sorted((ROOT / "hparams").glob("*.yaml"))
 RECIPE = ROOT / "recipes" / "WSJ0Mix" / "separation"
 RECIPES = sorted((RECIPE / "hparams").glob("*.yaml"))
+DEFAULTS = sorted((RECIPE / "hparams" / "defaults").glob("*.yaml"))
 # Just large enough to run.
 SMALL = {"hidden_size": 16, "num_layers": 1, "embedding_dim": 4}
 
 
+@pytest.fixture
+def load_settings():
+    """Reads the file of a system with its defaults."""
+    sys.path.insert(0, str(RECIPE))
+    from settings import load_settings
+
+    return load_settings
+
+
 def load(path, **overrides):
-    """Loads a YAML file, with its placeholders filled in."""
-    text = path.read_text(encoding="utf-8")
-    for key in re.findall(r"^(\w+): !PLACEHOLDER", text, re.MULTILINE):
-        overrides.setdefault(key, "unused")
+    """Loads the YAML file of a model."""
     with open(path, encoding="utf-8") as file:
         return load_hyperpyyaml(file, overrides)
 
@@ -33,7 +41,7 @@ def assert_separates(model):
     """A mixture goes through encoder, masknet and decoder, in both modes."""
     mixture = torch.randn(1, 3000)
     spectrum = model["encoder"](mixture)
-    sources = torch.rand(1, 2, *spectrum.shape[1:])
+    sources = torch.randn(1, 2, *spectrum.shape[1:], dtype=spectrum.dtype)
     for training in (True, False):
         masknet = model["masknet"].train(training)
         with torch.no_grad():
@@ -53,8 +61,10 @@ def test_models(path):
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
-def test_recipes(path, tmp_path):
-    hparams = load(path, output_folder=str(tmp_path), **SMALL)
+def test_recipes(path, tmp_path, load_settings):
+    options = dict(SMALL, data_folder="unused", output_folder=str(tmp_path))
+    hparams = load_settings(str(path), options)
+    assert hparams["system"] == path.stem
     assert_separates(hparams["model"])
     # Brain trains these, and the checkpointer saves the masknet alone.
     assert set(hparams["modules"]) == {"encoder", "masknet", "decoder"}
@@ -63,7 +73,7 @@ def test_recipes(path, tmp_path):
     hparams["opt_class"](masknet.parameters())
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", RECIPES + DEFAULTS, ids=lambda path: path.name)
 def test_no_key_of_a_recipe_is_unused(path):
     text = path.read_text(encoding="utf-8")
     keys = re.findall(r"^(\w+):", text, re.MULTILINE)
@@ -73,7 +83,9 @@ def test_no_key_of_a_recipe_is_unused(path):
     # hparams["x"], or "x" in a list of keys; self.hparams.x; f"{stage}_x"
     used = {*re.findall(r'"(\w+)"', code), *re.findall(r"\.(\w+)", code)}
     endings = tuple(re.findall(r'f"\{\w+\}(_\w+)"', code))
-    used |= set(re.findall(r"<(\w+)[\[>]", text))  # !ref
+    for file in {path, *DEFAULTS}:
+        text = file.read_text(encoding="utf-8")
+        used |= set(re.findall(r"<(\w+)[\[>]", text))  # !ref
     used |= set(RunOptions().as_dict())
     # SpeechBrain's name for what is there for its effect
     used.add("__set_seed")
@@ -82,4 +94,4 @@ def test_no_key_of_a_recipe_is_unused(path):
 
 
 def test_the_check_of_unused_keys_sees_files():
-    assert MODELS and RECIPES
+    assert MODELS and RECIPES and DEFAULTS

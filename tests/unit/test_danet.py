@@ -47,9 +47,9 @@ def make_sources(batch=3, samples=600, num_spks=2):
     return sources.sum(2), sources
 
 
-def magnitudes_of(sources):
-    """Magnitude spectra [B, K, F, T] of sources [B, L, K]."""
-    spectra = ENCODER(sources.transpose(1, 2).flatten(0, 1)).abs()
+def spectra_of(sources):
+    """Spectra [B, K, F, T] of sources [B, L, K]."""
+    spectra = ENCODER(sources.transpose(1, 2).flatten(0, 1))
     return spectra.unflatten(0, (sources.shape[0], sources.shape[2]))
 
 
@@ -127,12 +127,12 @@ def test_training_on_silence_has_finite_gradients(loss, attractors, silent):
     _, sources = make_sources()
     sources[silent] = 0.0
     sources[0, :, 1] = 0.0  # a talker who does not speak in the segment
-    spectrum, magnitudes = ENCODER(sources.sum(2)), magnitudes_of(sources)
+    spectrum, spectra = ENCODER(sources.sum(2)), spectra_of(sources)
     frames = ENCODER.num_frames(LENGTHS)
-    masks = danet(spectrum, frames, 2, magnitudes)
+    masks = danet(spectrum, frames, 2, spectra)
     if loss == "magnitude":
         masked = masks.transpose(0, 1) * spectrum.abs().unsqueeze(1)
-        losses = magnitude_loss(masked, magnitudes, frames)
+        losses = magnitude_loss(masked, spectra.abs(), frames)
     else:
         estimates = decode_sources(masks, spectrum, DECODER, 600)
         losses = si_sdr_loss(estimates, sources, LENGTHS)
@@ -148,10 +148,10 @@ def test_the_gradient_reaches_every_parameter(attractors):
     metric = "euclidean" if attractors == "euclidean" else "spherical"
     danet = make_danet("dot_product", metric, train)
     mixture, sources = make_sources()
-    spectrum, magnitudes = ENCODER(mixture), magnitudes_of(sources)
-    masks = danet(spectrum, sources=magnitudes)
+    spectrum, spectra = ENCODER(mixture), spectra_of(sources)
+    masks = danet(spectrum, sources=spectra)
     masked = masks.transpose(0, 1) * spectrum.abs().unsqueeze(1)
-    magnitude_loss(masked, magnitudes).mean().backward()
+    magnitude_loss(masked, spectra.abs()).mean().backward()
     for name, parameter in danet.named_parameters():
         assert parameter.grad is not None, name
         assert (parameter.grad != 0).any(), name
@@ -187,10 +187,10 @@ def test_gradients_of_a_batch_are_those_of_its_items(masks, metric):
 class Bands(torch.nn.Module):
     """Embeds low and high frequencies on two axes."""
 
-    def forward(self, magnitudes, num_frames=None):
+    def forward(self, spectra, num_frames=None):
         band = (torch.arange(NUM_BINS) > NUM_BINS // 2).long()
         embeddings = 8.0 * torch.eye(2)[band]
-        return embeddings.repeat(*magnitudes.shape[:2], 1)
+        return embeddings.repeat(*spectra.shape[:2], 1)
 
 
 @both_systems
@@ -200,8 +200,8 @@ def test_good_embeddings_separate_tones(masks, metric):
     kmeans = KMeansAttractors(metric, seed=0)
     danet = DANet(Bands(), OracleAttractors(), kmeans, masks)
     mixture = sources.sum(1)[None]
-    spectrum, magnitudes = ENCODER(mixture), magnitudes_of(sources[None])
-    trained = danet.train()(spectrum, sources=magnitudes)
+    spectrum, spectra = ENCODER(mixture), spectra_of(sources[None])
+    trained = danet.train()(spectrum, sources=spectra)
     inferred = danet.eval()(spectrum)
     # Oracle attractors are in the order of the sources, centroids in any.
     if inferred[0, 0, 0].sum() < inferred[1, 0, 0].sum():
@@ -216,8 +216,8 @@ def test_loss_of_permuted_sources_is_the_same_after_training_attractors():
     # The oracle follows the sources: swapped sources give swapped masks.
     danet = make_danet(train=OracleAttractors())
     mixture, sources = make_sources()
-    spectrum, magnitudes = ENCODER(mixture), magnitudes_of(sources)
+    spectrum, spectra = ENCODER(mixture), spectra_of(sources)
     torch.testing.assert_close(
-        danet(spectrum, sources=magnitudes.flip(1)),
-        danet(spectrum, sources=magnitudes).flip(0),
+        danet(spectrum, sources=spectra.flip(1)),
+        danet(spectrum, sources=spectra).flip(0),
     )

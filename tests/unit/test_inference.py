@@ -41,12 +41,12 @@ def write_separator(folder, half=False):
     with experiment.open() as file:
         resolved.write_text(resolve_references(file).read())
     with resolved.open() as file:
-        masknet = load_hyperpyyaml(file)["model"]["masknet"]
+        model = load_hyperpyyaml(file)["model"]
     generator = torch.Generator().manual_seed(0)
-    for parameter in masknet.parameters():
+    for parameter in model["masknet"].parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         parameter.data.add_(0.3 * noise)
-    write_pretrained(folder / "pretrained", str(resolved), masknet, half)
+    write_pretrained(folder / "pretrained", str(resolved), model, half)
     return folder / "pretrained"
 
 

@@ -11,20 +11,20 @@ from contextlib import contextmanager
 
 import torch
 
-from speechbrain_kmdanet.utils.pretrained import WEIGHTS
+from speechbrain_kmdanet.utils.pretrained import weights_file
 
 MISFIT = "Error(s) in loading state_dict"
 
 
-def load_weights(masknet, path):
+def load_weights(modules, path):
     """Loads the weights of a pretrained separator.
 
     Arguments
     ---------
-    masknet : torch.nn.Module
-        The masker.
+    modules : dict
+        The modules encoder, masknet and decoder by name.
     path : str
-        A pretrained folder, or the file of the weights in it.
+        A pretrained folder, or the file of the masknet's weights.
 
     Raises
     ------
@@ -33,17 +33,23 @@ def load_weights(masknet, path):
     ValueError
         If it holds no weights, or those of another model.
     """
+    files = {"masknet": path}
     if os.path.isdir(path):
-        path = os.path.join(path, WEIGHTS)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise ValueError(
-            f"initial_weights: {path} holds no weights; give the {WEIGHTS} of "
-            "a pretrained folder"
-        ) from error
-    with must_fit(f"initial_weights: {path}"):
-        masknet.load_state_dict(state)
+        files = {
+            name: weights_file(path, name)
+            for name, module in modules.items()
+            if module.state_dict()
+        }
+    for name, file in files.items():
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            raise ValueError(
+                f"initial_weights: {file} holds no weights; give a pretrained "
+                "folder, or the masknet.ckpt in it"
+            ) from error
+        with must_fit(f"initial_weights: {file}"):
+            modules[name].load_state_dict(state)
 
 
 @contextmanager

@@ -21,16 +21,15 @@ import sys
 
 import speechbrain as sb
 import torch
-from hyperpyyaml import load_hyperpyyaml
 from initial_state import is_finished, load_weights, must_fit
 from make_datasets import make_datasets
+from settings import load_settings, save_settings
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.distributed import if_main_process, run_on_main
 from speechbrain.utils.logger import get_logger
 from user_errors import user_message
 
-from speechbrain_kmdanet.nnet.losses import magnitude_loss, si_sdr_loss
-from speechbrain_kmdanet.processing.separate import decode_sources
+from speechbrain_kmdanet.nnet.objectives import OBJECTIVES, Separation
 from speechbrain_kmdanet.utils.evaluation import (
     SeparationReport,
     evaluate_utterance,
@@ -41,14 +40,12 @@ from speechbrain_kmdanet.utils.pretrained import write_pretrained
 
 logger = get_logger(__name__)
 
-LOSSES = "magnitude", "si_sdr"
 
-
-class Separation(sb.Brain):
+class Separator(sb.Brain):
     """Training and evaluation of a masker between an encoder and a decoder."""
 
     def compute_forward(self, batch, stage):
-        """Masks of a batch, and what they were computed from."""
+        """Separation of a batch, see its objectives."""
         batch = batch.to(self.device)
         mixture, lengths = batch.mixture
         sources = batch.sources.data
@@ -57,61 +54,46 @@ class Separation(sb.Brain):
         num_frames = None
         if (num_samples < mixture.shape[1]).any():
             num_frames = self.hparams.model["encoder"].num_frames(num_samples)
-        spectrum = self.modules.encoder(mixture)
-        magnitudes = self._source_magnitudes(sources, stage)
-        masks = self.modules.masknet(
-            spectrum, num_frames, sources.shape[2], magnitudes
+        separation = Separation(
+            self.modules.encoder(mixture),
+            sources,
+            num_samples,
+            num_frames,
+            self.hparams.model["masknet"].ordered,
+            encode=self.modules.encoder,
+            decode=self.modules.decoder,
         )
-        return masks, spectrum, magnitudes, num_frames, num_samples
+        separation.masks, separation.embeddings = self.modules.masknet(
+            separation.spectrum,
+            num_frames,
+            sources.shape[2],
+            separation.source_spectra if separation.ordered else None,
+            with_embeddings=True,
+        )
+        return separation
 
-    def _source_magnitudes(self, sources, stage):
-        """Magnitudes of the sources [B, K, F, T], where something needs them."""
-        if not self._ordered(stage) and self.hparams.loss != "magnitude":
-            return None
-        batch, _, num_spks = sources.shape
-        spectra = self.modules.encoder(sources.transpose(1, 2).flatten(0, 1))
-        return spectra.abs().unflatten(0, (batch, num_spks))
-
-    def _ordered(self, stage):
-        """Whether estimate l is known to belong to source l."""
-        if stage != sb.Stage.TRAIN:
-            return False
-        return self.hparams.model["masknet"].train_attractors.ordered
-
-    def compute_objectives(self, predictions, batch, stage):
+    def compute_objectives(self, separation, batch, stage):
         """Loss of a batch; the scores are collected on the way."""
-        masks, spectrum, magnitudes, num_frames, num_samples = predictions
-        sources = batch.sources.data
-        pit = not self._ordered(stage)
-        estimates = None
-        if self.hparams.loss == "si_sdr" or stage != sb.Stage.TRAIN:
-            estimates = decode_sources(
-                masks, spectrum, self.modules.decoder, sources.shape[1]
-            )
-        if self.hparams.loss == "si_sdr":
-            loss = si_sdr_loss(estimates, sources, num_samples, pit)
-        else:
-            masked = masks.transpose(0, 1) * spectrum.abs().unsqueeze(1)
-            loss = magnitude_loss(masked, magnitudes, num_frames, pit)
+        loss = OBJECTIVES[self.hparams.loss](separation)
         # All processes validate, as all of them decide by the result; the
         # test results are those of the main one.
         if stage == sb.Stage.VALID or (
             stage == sb.Stage.TEST and if_main_process()
         ):
-            self._score(batch, estimates, num_samples, stage)
+            self._score(batch, separation, stage)
         return loss.mean()
 
-    def _score(self, batch, estimates, num_samples, stage):
+    def _score(self, batch, separation, stage):
         """Adds the scores of a batch to the report of the stage."""
         test = stage == sb.Stage.TEST
         for index, name in enumerate(batch.id):
-            length = int(num_samples[index])
+            length = int(separation.num_samples[index])
             mixture = batch.mixture.data[index, :length].cpu()
             sources = batch.sources.data[index, :length].cpu()
             scores, ordered = evaluate_utterance(
                 mixture,
                 sources,
-                estimates[index, :length],
+                separation.estimates[index, :length],
                 compute_sdr=test and self.hparams.compute_sdr,
             )
             if test and len(self.report.rows) < self.hparams.num_examples:
@@ -223,50 +205,48 @@ def run(arguments):
     """
     hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
     sb.utils.distributed.ddp_init_group(run_opts)
-    with open(hparams_file, encoding="utf-8") as file:
-        hparams = load_hyperpyyaml(file, overrides)
-    if hparams["loss"] not in LOSSES:
+    hparams = load_settings(hparams_file, overrides)
+    if hparams["loss"] not in OBJECTIVES:
         raise ValueError(
-            f"loss must be one of {LOSSES}, got {hparams['loss']!r}"
+            f"loss must be one of {tuple(OBJECTIVES)}, got {hparams['loss']!r}"
         )
     output, test_only = hparams["output_folder"], run_opts["test_only"]
-    # A test with other settings leaves those of the training as they are.
+    sb.create_experiment_directory(output)
     settings = os.path.join(output, "hyperparams.yaml")
-    keep = test_only and os.path.isfile(settings)
-    sb.create_experiment_directory(
-        output, None if keep else hparams_file, overrides
-    )
+    # A test with other settings leaves those of the training as they are.
+    if not (test_only and os.path.isfile(settings)):
+        run_on_main(save_settings, args=[hparams_file, overrides, settings])
     train, valid, test = make_datasets(hparams, test_only)
-    masknet = hparams["model"]["masknet"]
+    modules = hparams["modules"]
     if hparams["initial_weights"]:
-        load_weights(masknet, hparams["initial_weights"])
-    separation = Separation(
-        hparams["modules"],
+        load_weights(modules, hparams["initial_weights"])
+    separator = Separator(
+        modules,
         hparams["opt_class"],
         hparams,
         run_opts,
         hparams["checkpointer"],
     )
-    separation.train_data = train
+    separator.train_data = train
     loaders = {
         stage: {"collate_fn": PaddedBatch, **hparams[f"{stage}_loader_options"]}
         for stage in ("train", "valid", "test")
     }
     with must_fit(f"the checkpoint in {hparams['save_folder']}"):
-        separation.fit(
+        separator.fit(
             hparams["epoch_counter"],
             train,
             valid,
             train_loader_kwargs=loaders["train"],
             valid_loader_kwargs=loaders["valid"],
         )
-        separation.evaluate(
+        separator.evaluate(
             test, max_key="si_sdri", test_loader_kwargs=loaders["test"]
         )
     if not (test_only and hparams["initial_weights"]):
         run_on_main(
             write_pretrained,
-            args=[hparams["pretrained_folder"], settings, masknet],
+            args=[hparams["pretrained_folder"], settings, modules],
             kwargs={"half": hparams["half_weights"]},
         )
         logger.info(f"The separator is in {hparams['pretrained_folder']}")

@@ -80,7 +80,22 @@ class DANet(nn.Module):
         """The attractor estimator of the current mode."""
         return self.train_attractors if self.training else self.infer_attractors
 
-    def forward(self, spectrum, num_frames=None, num_spks=None, sources=None):
+    @property
+    def ordered(self):
+        """Whether, in the current mode, mask l belongs to source l.
+
+        Then the sources have to be given.
+        """
+        return self.attractors.ordered
+
+    def forward(
+        self,
+        spectrum,
+        num_frames=None,
+        num_spks=None,
+        sources=None,
+        with_embeddings=False,
+    ):
         """Computes the masks.
 
         Arguments
@@ -93,13 +108,17 @@ class DANet(nn.Module):
         num_spks : int
             Number of talkers K; that of the constructor by default.
         sources : torch.Tensor
-            Magnitude spectra of the sources [B, K, F, T], which only oracle
+            Complex spectra of the sources [B, K, F, T], which only oracle
             attractors need.
+        with_embeddings : bool
+            Whether to return a pair, the embeddings beside the masks.
 
         Returns
         -------
-        torch.Tensor
+        masks : torch.Tensor
             Masks [K, B, F, T], real.
+        embeddings : torch.Tensor
+            Embeddings [B, T · F, D], if asked for.
 
         Raises
         ------
@@ -112,7 +131,7 @@ class DANet(nn.Module):
         if not self.training:
             _check_active_bins(weights, num_spks)
         if sources is not None:
-            sources = sources.transpose(2, 3).flatten(2)
+            sources = sources.abs().transpose(2, 3).flatten(2)
         attractors = self.attractors(
             embeddings,
             weights,
@@ -122,7 +141,8 @@ class DANet(nn.Module):
         )
         masks = MASKS[self.masks](embeddings, attractors)
         masks = masks.view(batch, num_spks, max_frames, num_bins)
-        return masks.permute(1, 0, 3, 2)
+        masks = masks.permute(1, 0, 3, 2)
+        return (masks, embeddings) if with_embeddings else masks
 
     def embed(self, spectrum, num_frames=None):
         """Embeds the bins of a mixture.
