@@ -46,7 +46,9 @@ def data(tmp_path_factory):
     two = synthesis.build_set(
         corpus, paths, folder, 2, {"tr": 8, "cv": 2, "tt": 4}
     )
-    three = synthesis.build_set(corpus, paths, folder, 3, {"tt": 2})
+    three = synthesis.build_set(
+        corpus, paths, folder, 3, {"tr": 4, "cv": 2, "tt": 2}
+    )
     return SimpleNamespace(corpus=corpus, two=two, three=three)
 
 

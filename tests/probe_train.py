@@ -3,7 +3,8 @@
     probe_train.py kill STEP ARGUMENTS
     probe_train.py record FOLDER ARGUMENTS [--then MORE_ARGUMENTS]...
 
-`kill` ends the process without warning after a step. `record` writes which
+`kill` ends the process, and those of its loaders, without warning after a
+step. `record` writes which
 mixtures each process is trained on, and its weights after each epoch; what
 follows `--then` makes another training in the same processes.
 """
@@ -25,7 +26,7 @@ class Killer:
 
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
         if self.optimizer_step == int(self.value):
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.killpg(0, signal.SIGKILL)
 
 
 class Recorder:

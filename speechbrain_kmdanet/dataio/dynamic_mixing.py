@@ -36,7 +36,7 @@ def index_corpus(corpus_folder, index_file, workers=None):
     """Lists the recordings of a corpus with their active levels.
 
     Every recording is checked as it is measured. A list that exists already
-    and fits the files is taken as it is.
+    and fits the files is left as it is. :func:`read_index` reads it.
 
     Arguments
     ---------
@@ -47,11 +47,6 @@ def index_corpus(corpus_folder, index_file, workers=None):
         CSV file to write: path, speaker, samples, sample_rate, level.
     workers : int
         Number of processes that measure; the number of CPUs by default.
-
-    Returns
-    -------
-    list of dict
-        The recordings, sorted by path.
 
     Raises
     ------
@@ -70,10 +65,8 @@ def index_corpus(corpus_folder, index_file, workers=None):
             "a folder with one folder of WAV or FLAC files per speaker"
         )
     if index_file.is_file():
-        with index_file.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        if [row["path"] for row in rows] == paths:
-            return [_parse(row) for row in rows]
+        if [row["path"] for row in read_index(index_file)] == paths:
+            return
     logger.info(f"Measuring the levels of {len(paths)} recordings")
     with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
         levels = measure_sources(
@@ -99,17 +92,31 @@ def index_corpus(corpus_folder, index_file, workers=None):
         writer.writeheader()
         writer.writerows(rows)
     os.replace(unfinished, index_file)
-    return rows
 
 
-def _parse(row):
-    """Gives the fields of a row read from the index their types."""
-    return {
-        **row,
-        "samples": int(row["samples"]),
-        "sample_rate": int(row["sample_rate"]),
-        "level": float(row["level"]),
-    }
+def read_index(index_file):
+    """Reads the list of the recordings of a corpus.
+
+    Arguments
+    ---------
+    index_file : str
+        CSV file, see :func:`index_corpus`.
+
+    Returns
+    -------
+    list of dict
+        The recordings, sorted by path.
+    """
+    with open(index_file, newline="", encoding="utf-8") as file:
+        return [
+            {
+                **row,
+                "samples": int(row["samples"]),
+                "sample_rate": int(row["sample_rate"]),
+                "level": float(row["level"]),
+            }
+            for row in csv.DictReader(file)
+        ]
 
 
 class DynamicMixing(Dataset):
@@ -117,16 +124,18 @@ class DynamicMixing(Dataset):
 
     Each source is a run of recordings of one speaker, laid end to end from a
     random start, as long as the segment; each recording has the same active
-    level before the gains of WSJ0-mix are applied.
+    level before the gains of WSJ0-mix are applied. The attribute epoch chooses
+    the epoch that the mixtures belong to.
 
     Arguments
     ---------
     corpus_folder : str
         Folder with one folder per speaker.
     recordings : list of dict
-        The recordings, see :func:`index_corpus`.
-    num_spks : int
-        Number of speakers in a mixture.
+        The recordings, see :func:`read_index`.
+    num_spks : int or sequence of int
+        Number of speakers in a mixture; several take turns. The attribute
+        num_spks lists that of each mixture.
     sample_rate : int
         Sample rate of the mixtures in Hz; recordings are resampled to it.
     segment_seconds : float
@@ -157,10 +166,10 @@ class DynamicMixing(Dataset):
         speeds=(1.0,),
     ):
         self.corpus_folder = Path(corpus_folder)
-        self.num_spks = num_spks
+        numbers = np.atleast_1d(num_spks)
+        self.num_spks = np.resize(numbers, epoch_size).tolist()
         self.sample_rate = sample_rate
         self.segment_seconds = segment_seconds
-        self.epoch_size = epoch_size
         self.seed = seed
         self.speeds = tuple(speeds)
         self.epoch = 0
@@ -168,24 +177,14 @@ class DynamicMixing(Dataset):
         for recording in recordings:
             by_speaker.setdefault(recording["speaker"], []).append(recording)
         self.speakers = list(by_speaker.values())
-        if len(self.speakers) < num_spks:
+        if len(self.speakers) < max(numbers):
             raise ValueError(
-                f"mixtures of num_spks={num_spks} need as many speakers, but "
+                f"mixtures of num_spks={max(numbers)} need as many speakers, but "
                 f"{corpus_folder} has {len(self.speakers)}"
             )
 
     def __len__(self):
-        return self.epoch_size
-
-    def set_epoch(self, epoch):
-        """Chooses the epoch that the next mixtures belong to.
-
-        Arguments
-        ---------
-        epoch : int
-            Number of the epoch.
-        """
-        self.epoch = epoch
+        return len(self.num_spks)
 
     def __getitem__(self, index):
         """Makes one mixture.
@@ -202,9 +201,10 @@ class DynamicMixing(Dataset):
         """
         rng = np.random.default_rng((self.seed, self.epoch, int(index)))
         length = round(self.segment_seconds * self.sample_rate)
-        chosen = rng.choice(len(self.speakers), self.num_spks, replace=False)
+        num_spks = self.num_spks[index]
+        chosen = rng.choice(len(self.speakers), num_spks, replace=False)
         gain = rng.uniform(0.0, MAX_GAIN_DB)
-        snrs = [gain, -gain, *[0.0] * self.num_spks][: self.num_spks]
+        snrs = [gain, -gain, *[0.0] * num_spks][:num_spks]
         sources = [self._source(self.speakers[i], length, rng) for i in chosen]
         mixture, sources = mix_sources(sources, snrs, [1.0] * len(sources))
         return {
@@ -225,12 +225,19 @@ class DynamicMixing(Dataset):
             needed = -(-missing * rate // self.sample_rate)
             # The first piece starts anywhere, the others at their beginning.
             start = 0 if pieces else rng.integers(recording["samples"] * 3 // 4)
-            samples = soundfile.read(
-                self.corpus_folder / recording["path"],
+            path = self.corpus_folder / recording["path"]
+            samples, sample_rate = soundfile.read(
+                path,
                 frames=int(min(needed, recording["samples"] - start)),
                 start=int(start),
                 dtype="float32",
-            )[0]
+            )
+            if sample_rate != recording["sample_rate"]:
+                raise ValueError(
+                    f"{path} has {sample_rate} Hz, expected "
+                    f"{recording['sample_rate']} Hz as when its level was "
+                    "measured: delete corpus.csv in the save_folder"
+                )
             samples = samples / np.sqrt(np.float32(recording["level"]))
             piece = resample(samples, rate, self.sample_rate)[:missing]
             pieces.append(piece)

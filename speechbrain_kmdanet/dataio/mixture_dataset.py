@@ -4,6 +4,7 @@ Authors
  * The speechbrain_kmdanet developers 2026
 """
 
+import re
 import zlib
 
 import numpy as np
@@ -16,17 +17,17 @@ from speechbrain_kmdanet.dataio.source_files import UnusableSource, read_source
 class MixtureDataset(DynamicItemDataset):
     """Mixtures and their sources, listed in a CSV file.
 
-    Items are id, mixture [L] and sources [L, K]. With a segment length, an
-    item is a random segment of its mixture, which is a function of the seed,
-    the epoch and the id alone.
+    Items are id, mixture [L] and sources [L, K], where K is the number of
+    sources in the item's row, listed for all items in the attribute num_spks.
+    With a segment length, an item is a random segment of its mixture, which is
+    a function of the seed, the attribute epoch and the id alone.
 
     Arguments
     ---------
     data : dict
         Rows of the CSV by id, see SpeechBrain's DynamicItemDataset, with the
-        paths mix_wav, s1_wav, s2_wav, ...; use :meth:`from_csv`.
-    num_spks : int
-        Number of sources K.
+        paths mix_wav, s1_wav, s2_wav, ..., the last of which may be empty;
+        use :meth:`from_csv`.
     sample_rate : int
         Sample rate in Hz that the files must have.
     segment_seconds : float
@@ -38,17 +39,19 @@ class MixtureDataset(DynamicItemDataset):
     def __init__(
         self,
         data,
-        num_spks=2,
         sample_rate=8000,
         segment_seconds=None,
         seed=1234,
     ):
-        self.num_spks = num_spks
         self.sample_rate = sample_rate
         self.segment_seconds = segment_seconds
         self.seed = seed
         self.epoch = 0
-        wavs = [f"s{i + 1}_wav" for i in range(num_spks)]
+        columns = next(iter(data.values()), ())
+        wavs = [name for name in columns if re.fullmatch(r"s\d+_wav", name)]
+        self.num_spks = [
+            sum(row[wav] != "" for wav in wavs) for row in data.values()
+        ]
         super().__init__(
             data,
             dynamic_items=[
@@ -81,19 +84,9 @@ class MixtureDataset(DynamicItemDataset):
 
         return cls(load_data_csv(csv_path), **arguments)
 
-    def set_epoch(self, epoch):
-        """Chooses the epoch that the next segments belong to.
-
-        Arguments
-        ---------
-        epoch : int
-            Number of the epoch.
-        """
-        self.epoch = epoch
-
     def _read(self, id, *paths):
         """Reads a mixture and its sources, or a segment of them."""
-        signals = [self._read_file(path) for path in paths]
+        signals = [self._read_file(path) for path in paths if path]
         lengths = {len(signal) for signal in signals}
         if len(lengths) > 1:
             raise ValueError(

@@ -4,6 +4,7 @@ Authors
  * The speechbrain_kmdanet developers 2026
 """
 
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -158,9 +159,11 @@ class AttractorSeparation(Pretrained):
         )
         check_shape(mix)
         # Not to self.device, which does not follow separator.to(...).
-        mix = mix.to(encoder.window)
+        mix = mix.to(next(chain(encoder.parameters(), encoder.buffers())))
         num_samples = absolute_lengths(lengths, mix)
-        check_num_samples(num_samples, encoder.n_fft, self.hparams.sample_rate)
+        check_num_samples(
+            num_samples, encoder.window_length, self.hparams.sample_rate
+        )
         samples = torch.arange(mix.shape[1], device=mix.device)
         padding = samples >= num_samples.unsqueeze(1)
         mix = mix.masked_fill(padding, 0.0)

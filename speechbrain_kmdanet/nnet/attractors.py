@@ -17,6 +17,64 @@ from torch import nn
 from speechbrain_kmdanet.processing.kmeans import kmeans
 
 
+def check_energetic(share):
+    """Returns the share of the bins that count, if it is one.
+
+    Arguments
+    ---------
+    share : float
+        Share of the bins, the most energetic first.
+
+    Returns
+    -------
+    float
+        The share.
+
+    Raises
+    ------
+    ValueError
+        If it is not in (0, 1].
+
+    Example
+    -------
+    >>> check_energetic(0.9)
+    0.9
+    """
+    if not 0.0 < share <= 1.0:
+        raise ValueError(f"energetic must be in (0, 1], got {share}")
+    return share
+
+
+def energetic_bins(weights, num_bins=None, share=0.9):
+    """Index e of Eq. 1: the most energetic bins of a mixture, never silence.
+
+    Arguments
+    ---------
+    weights : torch.Tensor
+        Energies |X|² of the bins [B, N]; 0 in the padding.
+    num_bins : torch.Tensor
+        Number of bins of each item that are not padding [B]; all by default.
+    share : float
+        Share of these bins that count, in (0, 1].
+
+    Returns
+    -------
+    torch.Tensor
+        Whether each bin counts [B, N], bool.
+
+    Example
+    -------
+    >>> energetic_bins(torch.tensor([[3.0, 0.0, 1.0, 2.0]]), share=0.5)
+    tensor([[ True, False, False,  True]])
+    """
+    ranked = weights.sort(dim=1, descending=True).values
+    if num_bins is None:
+        num_bins = torch.full_like(weights[:, 0], weights.shape[1])
+    kept = (share * num_bins).ceil().long()
+    threshold = ranked.gather(1, kept.unsqueeze(1) - 1)
+    return (weights >= threshold) & (weights > 0)
+
+
 class OracleAttractors(nn.Module):
     """Attractors from the ground truth (Eq. 1): training of classic DANet.
 
@@ -43,9 +101,7 @@ class OracleAttractors(nn.Module):
 
     def __init__(self, energetic=0.9):
         super().__init__()
-        if not 0.0 < energetic <= 1.0:
-            raise ValueError(f"energetic must be in (0, 1], got {energetic}")
-        self.energetic = energetic
+        self.energetic = check_energetic(energetic)
 
     def forward(
         self, embeddings, weights, num_spks, sources=None, num_bins=None
@@ -82,20 +138,12 @@ class OracleAttractors(nn.Module):
                 "oracle attractors need the magnitudes of the sources "
                 f"[batch, num_spks={num_spks}, bins], got {got}"
             )
+        energetic = energetic_bins(weights, num_bins, self.energetic)
         dominant = nn.functional.one_hot(sources.argmax(1), num_spks)
-        members = dominant * self._energetic(weights, num_bins).unsqueeze(2)
+        members = dominant * energetic.unsqueeze(2)
         members = members.to(embeddings.dtype).transpose(1, 2)
         counts = members.sum(2, keepdim=True)
         return torch.bmm(members, embeddings) / counts.clamp_min(1.0)
-
-    def _energetic(self, weights, num_bins):
-        """Index e of Eq. 1 [B, N]: the most energetic bins, never silence."""
-        ranked = weights.sort(dim=1, descending=True).values
-        if num_bins is None:
-            num_bins = torch.full_like(weights[:, 0], weights.shape[1])
-        kept = (self.energetic * num_bins).ceil().long()
-        threshold = ranked.gather(1, kept.unsqueeze(1) - 1)
-        return (weights >= threshold) & (weights > 0)
 
 
 class KMeansAttractors(nn.Module):
@@ -178,99 +226,3 @@ class KMeansAttractors(nn.Module):
             num_init=self.num_init,
             generator=generator,
         ).centroids
-
-
-class FixedAttractors(nn.Module):
-    """Attractors that are the same for every mixture (E1).
-
-    They are the centroids of the attractors seen in training, found for each
-    number of talkers by :meth:`fit` and kept as buffers.
-
-    Arguments
-    ---------
-    embedding_dim : int
-        Dimension D of the embeddings.
-    max_spks : int
-        Largest number of talkers.
-
-    Example
-    -------
-    >>> estimator = FixedAttractors(embedding_dim=1, max_spks=2)
-    >>> estimator.fit(torch.tensor([[[0.0], [5.0]], [[7.0], [2.0]]]))
-    >>> estimator(torch.randn(3, 100, 1), torch.rand(3, 100), 2)[0]
-    tensor([[1.],
-            [6.]])
-    """
-
-    ordered = False
-
-    def __init__(self, embedding_dim=20, max_spks=5):
-        super().__init__()
-        self.max_spks = max_spks
-        for k in range(1, max_spks + 1):
-            unset = torch.full((k, embedding_dim), float("nan"))
-            self.register_buffer(f"attractors_{k}", unset)
-
-    def fit(self, attractors):
-        """Finds the attractors of one number of talkers.
-
-        Arguments
-        ---------
-        attractors : torch.Tensor
-            Attractors of training mixtures [M, K, D], in any order of the
-            talkers.
-        """
-        num_spks = attractors.shape[1]
-        buffer = self._buffer(num_spks)
-        centroids = kmeans(
-            attractors.flatten(0, 1).unsqueeze(0),
-            num_spks,
-            num_init=10,
-            generator=torch.Generator().manual_seed(0),
-        ).centroids
-        buffer.copy_(centroids[0].detach())
-
-    def forward(
-        self, embeddings, weights, num_spks, sources=None, num_bins=None
-    ):
-        """Returns the attractors found by fit.
-
-        Arguments
-        ---------
-        embeddings : torch.Tensor
-            Embeddings [B, N, D]; only their shape is used.
-        weights : torch.Tensor
-            Not used.
-        num_spks : int
-            Number of attractors K.
-        sources : torch.Tensor
-            Not used.
-        num_bins : torch.Tensor
-            Not used.
-
-        Returns
-        -------
-        torch.Tensor
-            Attractors [B, K, D].
-
-        Raises
-        ------
-        ValueError
-            If the attractors of this number of talkers were never fitted.
-        """
-        attractors = self._buffer(num_spks)
-        if attractors.isnan().any():
-            raise ValueError(
-                f"the fixed attractors of num_spks={num_spks} were never "
-                "fitted: call fit() with attractors of training mixtures"
-            )
-        return attractors.expand(embeddings.shape[0], -1, -1)
-
-    def _buffer(self, num_spks):
-        """Buffer [K, D] of a number of talkers."""
-        if not 1 <= num_spks <= self.max_spks:
-            raise ValueError(
-                f"num_spks must be from 1 to max_spks={self.max_spks}, got "
-                f"{num_spks}"
-            )
-        return getattr(self, f"attractors_{num_spks}")

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 
 from speechbrain_kmdanet.processing.kmeans_init import INITS, draw_centroids
+from speechbrain_kmdanet.processing.lloyd import Lloyd, tiny, unit
 
 METRICS = ("euclidean", "spherical")
 # Shorter points have no direction; w/‖x‖ must stay finite (spherical).
@@ -127,8 +128,6 @@ def kmeans(
         best = None
         with torch.no_grad():
             points = x.detach()
-            # x̄ᵀc compares like xᵀc, and Σ w x̄ is Σ (w/‖x‖) x: the unit
-            # points of Algorithm 1 never have to be stored.
             norms = torch.linalg.vector_norm(points, dim=2)
             if spherical:
                 step_weights = weights / norms.clamp_min(MIN_NORM)
@@ -136,6 +135,7 @@ def kmeans(
             else:
                 step_weights = weights
                 spread = (weights * norms.square()).sum(1)
+            lloyd = Lloyd(points, step_weights, num_clusters, spherical)
 
             for _ in range(num_init):
                 if initial_centroids is None:
@@ -146,22 +146,16 @@ def kmeans(
                 else:
                     centroids = initial_centroids.detach().to(x.dtype)
                 if spherical:
-                    centroids = _unit(centroids)
-                for _ in range(iterations - 1):
-                    members = _assign(points, centroids, spherical)
-                    centroids = _update(
-                        points, step_weights, members, centroids, spherical
-                    )
-                members = _assign(points, centroids, spherical)
-                inertia = _inertia(
-                    points, step_weights, members, spread, metric
-                )
-                run = (centroids, members, inertia)
+                    centroids = unit(centroids)
+                centroids = lloyd.run(centroids, iterations - 1)
+                assignments = lloyd.assign(centroids)
+                inertia = _inertia(*lloyd.sums(), spread, metric)
+                run = (centroids, assignments, inertia)
                 best = run if best is None else _lower_inertia(best, run)
 
-        centroids, members, inertia = best
-        centroids = _update(x, weights, members, centroids, unit=False)
-    return KMeansResult(centroids, _indices(members), inertia)
+        centroids, assignments, inertia = best
+        centroids = _means(x, weights, assignments, centroids)
+    return KMeansResult(centroids, assignments, inertia)
 
 
 def _check_arguments(
@@ -206,70 +200,32 @@ def _check_initial_centroids(initial_centroids, x, num_clusters):
         )
 
 
-def _tiny(x):
-    """Smallest normal number of the type of x: a guard for divisions."""
-    return torch.finfo(x.dtype).tiny
+def _members(assignments, centroids):
+    """Membership of each point in each cluster [B, K, N], bool."""
+    clusters = torch.arange(centroids.shape[1], device=centroids.device)
+    return assignments.unsqueeze(1) == clusters.view(-1, 1)
 
 
-def _unit(centroids):
-    """Scales centroids [B, K, D] to unit norm; zero stays zero."""
-    norms = torch.linalg.vector_norm(centroids, dim=2, keepdim=True)
-    return centroids / norms.clamp_min(_tiny(centroids))
-
-
-def _assign(points, centroids, spherical):
-    """Membership of each point [B, K, N], bool: one product over the points."""
-    if centroids.shape[1] == 2:
-        # Two clusters: the side of one hyperplane.
-        normal = centroids[:, 1] - centroids[:, 0]
-        projection = torch.bmm(points, normal.unsqueeze(2)).squeeze(2)
-        if not spherical:
-            squares = centroids.square().sum(2)
-            offset = 0.5 * (squares[:, 1] - squares[:, 0])
-            projection = projection - offset.unsqueeze(1)
-        second = projection > 0
-        return torch.stack([~second, second], dim=1)
-    scores = torch.bmm(centroids, points.transpose(1, 2))
-    if not spherical:
-        scores = scores - 0.5 * centroids.square().sum(2, keepdim=True)
-    clusters = torch.arange(centroids.shape[1], device=points.device)
-    return scores.argmax(1, keepdim=True) == clusters.view(1, -1, 1)
-
-
-def _indices(members):
-    """Cluster of each point [B, N] from its membership [B, K, N]."""
-    if members.shape[1] == 2:
-        return members[:, 1].long()
-    # Faster than the argmax of booleans, which takes a strided path.
-    clusters = torch.arange(members.shape[1], device=members.device)
-    return (members * clusters.view(1, -1, 1)).sum(1)
-
-
-def _update(points, weights, members, centroids, unit):
-    """Weighted means of the members [B, K, D] (Eq. 6), or their directions.
+def _means(points, weights, assignments, centroids):
+    """Weighted means of the clusters [B, K, D] (Eq. 6).
 
     A cluster without weight keeps its previous centroid.
     """
-    masses = members * weights.unsqueeze(1)
-    sums = torch.bmm(masses, points)
+    masses = _members(assignments, centroids) * weights.unsqueeze(1)
     mass = masses.sum(2, keepdim=True)
-    means = _unit(sums) if unit else sums / mass.clamp_min(_tiny(points))
+    means = torch.bmm(masses, points) / mass.clamp_min(tiny(points))
     return torch.where(mass > 0, means, centroids)
 
 
-def _inertia(points, step_weights, members, spread, metric):
-    """Inertia [B] about the means, from the sums of the clusters alone.
+def _inertia(sums, masses, spread, metric):
+    """Inertia [B] about the means, from sums and masses of the clusters alone.
 
     Euclidean: Σ w‖x‖² − Σ_l ‖s_l‖²/m_l; spherical: Σ w − Σ_l ‖s_l‖, where s_l
     and m_l are the sum and the mass of cluster l.
     """
-    masses = members * step_weights.unsqueeze(1)
-    sums = torch.bmm(masses, points)
-    norms = torch.linalg.vector_norm(sums, dim=2)
-    if metric == "spherical":
-        explained = norms
-    else:
-        explained = norms.square() / masses.sum(2).clamp_min(_tiny(points))
+    explained = torch.linalg.vector_norm(sums, dim=2)
+    if metric == "euclidean":
+        explained = explained.square() / masses.squeeze(2).clamp_min(tiny(sums))
     return (spread - explained.sum(1)).clamp_min(0.0)
 
 

@@ -75,7 +75,8 @@ def draw_centroids(
 
 def _distance(points, norms, centroid, spherical):
     """Squared distance, or 1 − cosine, of the points to one centroid [B, N]."""
-    products = torch.bmm(points, centroid.transpose(1, 2)).squeeze(2)
+    # In this order: a row is far faster than a column.
+    products = torch.bmm(centroid, points.transpose(1, 2)).squeeze(1)
     norm = torch.linalg.vector_norm(centroid, dim=2)
     if spherical:
         cosines = products / (norms * norm).clamp_min(

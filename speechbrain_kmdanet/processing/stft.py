@@ -21,7 +21,7 @@ class _STFT(nn.Module):
                 "hop_length must be positive and at most half of n_fft="
                 f"{n_fft}, so that the windows overlap, got {hop_length}"
             )
-        self.n_fft = n_fft
+        self.n_fft = self.window_length = n_fft
         self.hop_length = hop_length
         self.register_buffer("window", torch.hann_window(n_fft), False)
 

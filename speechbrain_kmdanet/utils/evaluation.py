@@ -24,6 +24,8 @@ from speechbrain_kmdanet.utils.metrics import pairwise_si_sdr, si_sdr
 
 # Quantile of the normal distribution for intervals of 95 %.
 Z_95 = 1.959964
+# What a row holds beside scores.
+ABOUT = "id", "num_spks", "silent_sources"
 
 
 def evaluate_utterance(mixture, sources, estimates, compute_sdr=False):
@@ -47,7 +49,7 @@ def evaluate_utterance(mixture, sources, estimates, compute_sdr=False):
     scores : dict
         Means over the sources that are not silent of si_sdr and si_sdri, and
         of sdr and sdri if asked for, in dB (NaN if all sources are silent),
-        and the number silent_sources.
+        and the numbers num_spks of sources and silent_sources.
     ordered : torch.Tensor
         Estimates in the order of the sources [L, K].
 
@@ -72,7 +74,8 @@ def evaluate_utterance(mixture, sources, estimates, compute_sdr=False):
 
     keep = active[0]
     count = int(keep.sum())
-    scores = {"silent_sources": sources.shape[2] - count}
+    num_spks = sources.shape[2]
+    scores = {"num_spks": num_spks, "silent_sources": num_spks - count}
     measures = {"si_sdr": lambda x: si_sdr(x, sources)[0, keep]}
     if compute_sdr:
         reference = sources[0, :, keep].T.numpy()
@@ -106,10 +109,13 @@ class SeparationReport:
     Example
     -------
     >>> report = SeparationReport()
-    >>> report.add("a", {"si_sdri": 9.0, "silent_sources": 0})
-    >>> report.add("b", {"si_sdri": 11.0, "silent_sources": 0})
-    >>> report.summary()["si_sdri"]["mean"]
+    >>> report.add("a", {"num_spks": 2, "silent_sources": 0, "si_sdri": 11.0})
+    >>> report.add("b", {"num_spks": 3, "silent_sources": 0, "si_sdri": 9.0})
+    >>> summary = report.summary()
+    >>> summary["si_sdri"]["mean"]
     10.0
+    >>> summary["by_num_spks"]["3"]["si_sdri"]["mean"]
+    9.0
     """
 
     def __init__(self):
@@ -134,27 +140,21 @@ class SeparationReport:
         -------
         dict
             For each score a dict of mean and ci95 (half the width of the
-            interval), in dB, both None without utterances; and the numbers of
-            utterances, of scored ones and of silent sources.
+            interval), in dB, both None without utterances; the numbers of
+            utterances, of scored ones and of silent sources; num_spks, and,
+            if it is a list of several, such a dict for each of them in
+            by_num_spks, whose keys are strings.
         """
-        names = [
-            key
-            for key in (self.rows[0] if self.rows else {})
-            if key not in ("id", "silent_sources")
-        ]
-        result = {
-            "utterances": len(self.rows),
-            "silent_sources": sum(row["silent_sources"] for row in self.rows),
-        }
-        for name in names:
-            values = np.array([row[name] for row in self.rows])
-            values = values[~np.isnan(values)]
-            mean = half = None
-            if len(values):
-                mean = float(values.mean())
-                spread = values.std(ddof=1) if len(values) > 1 else 0.0
-                half = float(Z_95 * spread / math.sqrt(len(values)))
-            result[name] = {"mean": mean, "ci95": half, "scored": len(values)}
+        groups = {}
+        for row in self.rows:
+            groups.setdefault(row["num_spks"], []).append(row)
+        numbers = sorted(groups)
+        result = _summarise(self.rows)
+        result["num_spks"] = numbers[0] if len(numbers) == 1 else numbers
+        if len(numbers) > 1:
+            result["by_num_spks"] = {
+                str(number): _summarise(groups[number]) for number in numbers
+            }
         return result
 
     def write(self, folder, **about):
@@ -180,10 +180,39 @@ class SeparationReport:
 
     def __str__(self):
         """One line: the means with their intervals."""
-        parts = [
-            f"{name.upper().replace('_', '-').replace('DRI', 'DRi')} "
-            f"{value['mean']:.2f} ± {value['ci95']:.2f} dB"
-            for name, value in self.summary().items()
-            if isinstance(value, dict) and value["mean"] is not None
-        ]
-        return f"{', '.join(parts)} ({len(self.rows)} mixtures)"
+        summary = self.summary()
+        line = _describe(summary)
+        for number, part in summary.get("by_num_spks", {}).items():
+            line += f"; of {number} speakers: {_describe(part)}"
+        return line
+
+
+def _summarise(rows):
+    """Means with 95 % intervals, see :meth:`SeparationReport.summary`."""
+    result = {
+        "utterances": len(rows),
+        "silent_sources": sum(row["silent_sources"] for row in rows),
+    }
+    for name in rows[0] if rows else ():
+        if name in ABOUT:
+            continue
+        values = np.array([row[name] for row in rows])
+        values = values[~np.isnan(values)]
+        mean = half = None
+        if len(values):
+            mean = float(values.mean())
+            spread = values.std(ddof=1) if len(values) > 1 else 0.0
+            half = float(Z_95 * spread / math.sqrt(len(values)))
+        result[name] = {"mean": mean, "ci95": half, "scored": len(values)}
+    return result
+
+
+def _describe(summary):
+    """The means of a summary in words."""
+    parts = [
+        f"{name.upper().replace('_', '-').replace('DRI', 'DRi')} "
+        f"{value['mean']:.2f} ± {value['ci95']:.2f} dB"
+        for name, value in summary.items()
+        if isinstance(value, dict) and value.get("mean") is not None
+    ]
+    return f"{', '.join(parts)} ({summary['utterances']} mixtures)"

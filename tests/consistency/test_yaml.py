@@ -18,8 +18,17 @@ MODELS = sorted((ROOT / "hparams").glob("*.yaml"))
 RECIPE = ROOT / "recipes" / "WSJ0Mix" / "separation"
 RECIPES = sorted((RECIPE / "hparams").glob("*.yaml"))
 DEFAULTS = sorted((RECIPE / "hparams" / "defaults").glob("*.yaml"))
-# Just large enough to run.
-SMALL = {"hidden_size": 16, "num_layers": 1, "embedding_dim": 4}
+# Just large enough to run; a system has some of these keys.
+SMALL = {
+    "hidden_size": 16,
+    "num_layers": 1,
+    "num_filters": 8,
+    "bottleneck_size": 8,
+    "num_blocks": 2,
+    "num_repeats": 1,
+    "num_heads": 2,
+    "chunk_size": 20,
+}
 
 
 @pytest.fixture
@@ -37,6 +46,13 @@ def load(path, **overrides):
         return load_hyperpyyaml(file, overrides)
 
 
+def small_options(*paths):
+    """Those of SMALL for keys that the files have."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in paths)
+    keys = re.findall(r"^(\w+):", text, re.MULTILINE)
+    return {key: SMALL[key] for key in keys if key in SMALL}
+
+
 def assert_separates(model):
     """A mixture goes through encoder, masknet and decoder, in both modes."""
     mixture = torch.randn(1, 3000)
@@ -52,9 +68,9 @@ def assert_separates(model):
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.name)
 def test_models(path):
-    overrides = {"trunk": SMALL}
-    if path.name == "spectral.yaml":
-        overrides = SMALL
+    overrides = small_options(path)
+    if "trunk: " in path.read_text(encoding="utf-8"):
+        overrides["trunk"] = small_options(path.with_name("spectral.yaml"))
     model = load(path, **overrides)
     if "masknet" in model:
         assert_separates(model)
@@ -62,15 +78,24 @@ def test_models(path):
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_recipes(path, tmp_path, load_settings):
-    options = dict(SMALL, data_folder="unused", output_folder=str(tmp_path))
+    text = path.read_text(encoding="utf-8")
+    taken = [file for file in DEFAULTS if file.name in text]
+    options = small_options(path, *taken)
+    options.update(data_folder="unused", output_folder=str(tmp_path))
     hparams = load_settings(str(path), options)
     assert hparams["system"] == path.stem
     assert_separates(hparams["model"])
-    # Brain trains these, and the checkpointer saves the masknet alone.
-    assert set(hparams["modules"]) == {"encoder", "masknet", "decoder"}
-    masknet = hparams["modules"]["masknet"]
-    assert hparams["checkpointer"].recoverables["masknet"] is masknet
-    hparams["opt_class"](masknet.parameters())
+    # Brain trains these, and the checkpointer saves all that have weights.
+    modules = hparams["modules"]
+    assert set(modules) == {"encoder", "masknet", "decoder"}
+    for name, module in modules.items():
+        if name == "masknet" or module.state_dict():
+            assert hparams["checkpointer"].recoverables[name] is module
+    parameters = [p for module in modules.values() for p in module.parameters()]
+    # An oracle has none.
+    assert bool(parameters) == (hparams["system"] != "oracle")
+    if parameters:
+        hparams["opt_class"](parameters)
 
 
 @pytest.mark.parametrize("path", RECIPES + DEFAULTS, ids=lambda path: path.name)

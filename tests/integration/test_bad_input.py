@@ -172,10 +172,14 @@ def test_damage_after_the_levels_were_measured(train, data, tmp_path, capsys):
     "options, expected",
     [
         (dict(data_folder="nowhere"), "there is no folder nowhere/wav8k/min/t"),
-        (dict(loss="snr"), "loss must be one of ('magnitude', 'si_sdr'), got"),
+        (dict(loss="snr"), "loss must be one of ('magnitude', 'si_sdr'"),
         (dict(num_spk=3), "has no key num_spk: check --num_spk"),
-        (dict(num_spks=3), "for num_spks=3; prepare_mixtures.py builds it"),
-        (dict(batch_size=9), "8 training mixtures in an epoch, fewer than the"),
+        (dict(num_spks=3), "2 sources (s1, s2), expected num_spks=3: give the"),
+        (dict(batch_size=9), "has 8 mixtures of 2 speakers, fewer than the 9"),
+        (
+            dict(train_loader_options="{persistent_workers: True}"),
+            "persistent_workers must be False",
+        ),
         (dict(dynamic_mixing="nowhere"), "there are no recordings in nowhere"),
         (dict(initial_weights="nowhere.ckpt"), "'nowhere.ckpt'"),
         (dict(initial_weights=RECIPE), "'" + str(RECIPE / "masknet.ckpt")),
@@ -185,6 +189,34 @@ def test_damage_after_the_levels_were_measured(train, data, tmp_path, capsys):
 def test_wrong_options(train, data, tmp_path, capsys, options, expected):
     options = {"data_folder": data.two, **options}
     assert expected in refused(capsys, train(SYSTEM, tmp_path, **options))
+
+
+def test_number_of_sources(train, data, tmp_path, capsys):
+    # Two of three sources are no separation.
+    status = train(SYSTEM, tmp_path, data_folder=data.three)
+    expected = "tr has 3 sources (s1, s2, s3), expected num_spks=2: give the"
+    assert expected in refused(capsys, status)
+    three = shutil.copytree(data.three, tmp_path / "3speakers")
+    folders = f"[{data.two}, {three}]"
+    shutil.rmtree(three / "wav8k" / "min" / "tt" / "s3")
+    status = train(SYSTEM, tmp_path, data_folder=folders)
+    expected = "tt has 2 sources (s1, s2), expected num_spks=3"
+    assert expected in refused(capsys, status)
+    shutil.rmtree(three / "wav8k" / "min" / "cv" / "s1")
+    status = train(SYSTEM, tmp_path, data_folder=folders)
+    assert "there is no folder" in refused(capsys, status)
+
+
+def test_several_folders(train, data, tmp_path, capsys):
+    folders = f"[{data.two}, {data.two}]"
+    status = train(SYSTEM, tmp_path, data_folder=folders)
+    expected = "several folders of data_folder must hold mixtures of different"
+    assert expected in refused(capsys, status)
+    # Mixtures of three speakers in training, but too few for a batch
+    folders = f"[{data.two}, {data.three}]"
+    status = train(SYSTEM, tmp_path, data_folder=folders, batch_size=5)
+    expected = "an epoch has 4 mixtures of 3 speakers, fewer than the 5 of one"
+    assert expected in refused(capsys, status)
 
 
 def test_missing_data_folder(train, tmp_path, capsys):
@@ -245,6 +277,6 @@ def test_command_line_of_a_missing_file(tmp_path):
 def test_bugs_keep_their_traceback(
     train, recipe, data, tmp_path, monkeypatch, bug, kind
 ):
-    monkeypatch.setattr(recipe, "make_datasets", bug)
+    monkeypatch.setattr(recipe, "make_loaders", bug)
     with pytest.raises(kind):
         train(SYSTEM, tmp_path, data_folder=data.two)

@@ -15,8 +15,9 @@ def free_port():
 
 def test_two_processes(data, tmp_path):
     options = dict(data_folder=data.two, number_of_epochs=1, batch_size=2)
-    mixed = dict(dynamic_mixing=data.corpus, epoch_size=12)
-    trainings = {"listed": {}, "mixed": mixed}
+    both = dict(data_folder=f"[{data.two}, {data.three}]")
+    mixed = dict(dynamic_mixing=data.corpus, epoch_size=24)
+    trainings = {"listed": {}, "mixed": {**both, **mixed}}
     commands = []
     for name, extra in trainings.items():
         commands += ["--then"] if commands else []
@@ -35,7 +36,7 @@ def test_two_processes(data, tmp_path):
     )
     assert status == 0, output[-3000:]
 
-    counts = {"listed": 8, "mixed": 12}
+    counts = {"listed": 8, "mixed": 24}
     for name, count in counts.items():
         seen = [
             (ranks / name / f"rank{rank}.ids").read_text().split()
@@ -43,6 +44,11 @@ def test_two_processes(data, tmp_path):
         ]
         assert len(seen[0]) == len(seen[1]) == count // 2
         assert len({*seen[0], *seen[1]}) == count
+        if name == "mixed":
+            # Both processes have as many speakers in a step: those of even
+            # indices are two.
+            parities = [[int(x.split("-")[1]) % 2 for x in ids] for ids in seen]
+            assert parities[0] == parities[1]
         weights = [
             torch.load(ranks / name / f"rank{rank}.weights") for rank in (0, 1)
         ]
@@ -54,9 +60,10 @@ def test_two_processes(data, tmp_path):
         assert len(list(output.glob("save/CKPT*"))) == 1
         log = (output / "train_log.txt").read_text()
         assert len(re.findall("^epoch: ", log, re.M)) == 1
-        tested = (output / "test_2speakers" / "per_utterance.csv").read_text()
-        assert len(tested.splitlines()) == 1 + 4
-        examples = list((output / "test_2speakers" / "examples").iterdir())
-        assert len(examples) == 1
+        folder = {"listed": "2speakers", "mixed": "2speakers+3speakers"}[name]
+        tested = output / f"test_{folder}"
+        rows = (tested / "per_utterance.csv").read_text().splitlines()
+        assert len(rows) == 1 + (4 if name == "listed" else 4 + 2)
+        assert len(list((tested / "examples").iterdir())) == 1
         state = torch.load(output / "pretrained" / "masknet.ckpt")
         assert not any(key.startswith("module.") for key in state)

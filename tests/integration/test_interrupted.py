@@ -1,9 +1,11 @@
-"""A training that is killed continues from its checkpoint."""
+"""A training that is killed continues as if nothing had happened."""
 
 import re
 import shutil
 import signal
 
+import pytest
+import torch
 import yaml
 from recipe_runs import PROBE, command_line, run_python
 
@@ -26,36 +28,75 @@ def cut_short(checkpoint, copy):
     (copy / "optimizer.ckpt").write_bytes(optimizer[: len(optimizer) // 2])
 
 
-def test_killed_training_continues(train, data, tmp_path):
-    # Epochs of 5 steps. The last checkpoint before step 8 is that of step 7,
-    # the second one of epoch 2.
-    options = dict(
-        data_folder=data.two,
-        dynamic_mixing=data.corpus,
-        epoch_size=20,
-        number_of_epochs=3,
-        ckpt_interval_minutes=0,
-        ckpt_interval_steps=2,
-    )
-    system = "kmeans_danet_euclidean"
-    command = command_line(system, tmp_path, **options)
-    status, output = run_python(PROBE, "kill", 8, *command)
-    assert status == -signal.SIGKILL, output
-    log = tmp_path / "train_log.txt"
-    assert log.read_text().count("epoch:") == 1
-    checkpoints = read_checkpoints(tmp_path)
+@pytest.fixture
+def one_thread():
+    """As many as in a process of run_python: sums depend on it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def last_checkpoint(folder):
+    checkpoints = read_checkpoints(folder)
     last = max(checkpoints, key=lambda path: checkpoints[path]["unixtime"])
-    assert not checkpoints[last]["end-of-epoch"]
+    return last, checkpoints[last]
+
+
+def assert_equal_states(*files):
+    """The same tensors in files of PyTorch, bit for bit."""
+    first, second = (
+        torch.utils._pytree.tree_flatten(torch.load(file)) for file in files
+    )
+    assert first[1] == second[1]
+    for a, b in zip(first[0], second[0]):
+        assert torch.equal(a, b) if torch.is_tensor(a) else a == b
+
+
+@pytest.mark.parametrize("workers, accumulated, step", [(0, 1, 11), (2, 2, 6)])
+def test_killed_training_continues(
+    train, data, tmp_path, one_thread, workers, accumulated, step
+):
+    # Epochs of 6 batches, three of two and three of three speakers, with
+    # dropout and k-means, which draws its first centroids. The step is in the
+    # second epoch, after a checkpoint that is not an epoch's.
+    system = "kmeans_danet_euclidean"
+    options = dict(
+        data_folder=f"[{data.two}, {data.three}]",
+        dynamic_mixing=data.corpus,
+        epoch_size=12,
+        batch_size=2,
+        speeds="[0.95, 1.05]",
+        num_layers=2,
+        dropout=0.4,
+        number_of_epochs=3,
+        grad_accumulation_factor=accumulated,
+        ckpt_interval_minutes=0,
+        ckpt_interval_steps=3,
+    )
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert train(system, whole, **options) == 0
+
+    options["train_loader_options"] = f"{{num_workers: {workers}}}"
+    command = command_line(system, killed, **options)
+    status, output = run_python(PROBE, "kill", step, *command)
+    assert status == -signal.SIGKILL, output
+    log = killed / "train_log.txt"
+    assert log.read_text().count("epoch:") == 1
+    last, meta = last_checkpoint(killed)
+    assert not meta["end-of-epoch"]
     cut_short(last, last.with_name("CKPT+later"))
 
-    assert train(system, tmp_path, **options) == 0
-    text = (tmp_path / "log.txt").read_text()
+    assert train(system, killed, **options) == 0
+    text = (killed / "log.txt").read_text()
     assert f"Loading a checkpoint from {last}\n" in text
     # No epoch is made again, and no step of the checkpoint.
     epochs = re.findall(r"^epoch: (\d+)", log.read_text(), re.M)
     assert epochs == ["1", "2", "3"]
-    checkpoints = read_checkpoints(tmp_path)
-    last = max(checkpoints, key=lambda path: checkpoints[path]["unixtime"])
+    assert log.read_text() == (whole / "train_log.txt").read_text()
+    last, _ = last_checkpoint(killed)
     brain = yaml.safe_load((last / "brain.ckpt").read_text())
-    assert brain["optimizer_step"] == 15
-    assert (tmp_path / "pretrained" / "masknet.ckpt").is_file()
+    assert brain["optimizer_step"] == 18 // accumulated
+    for name in ("masknet.ckpt", "optimizer.ckpt"):
+        assert_equal_states(last_checkpoint(whole)[0] / name, last / name)
+    assert (killed / "pretrained" / "masknet.ckpt").is_file()

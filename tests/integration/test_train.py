@@ -149,6 +149,25 @@ def test_three_speakers_with_the_network_of_two(train, data, trained):
     assert "euclidean" not in separator
 
 
+def test_two_and_three_speakers_together(train, data, tmp_path):
+    options = dict(
+        data_folder=f"[{data.two}, {data.three}]",
+        number_of_epochs=2,
+        test_loader_options="{batch_size: 3, num_workers: 0}",
+    )
+    assert train("kmeans_danet_spherical", tmp_path, **options) == 0
+    summary, rows = read_results(tmp_path, "2speakers+3")
+    assert summary["num_spks"] == [2, 3]
+    assert sorted(row["num_spks"] for row in rows) == [*"222233"]
+    for num_spks, count in (("2", 4), ("3", 2)):
+        part = summary["by_num_spks"][num_spks]
+        values = [
+            float(row["si_sdri"]) for row in rows if row["num_spks"] == num_spks
+        ]
+        assert part["utterances"] == len(values) == count
+        assert part["si_sdri"]["mean"] == pytest.approx(sum(values) / count)
+
+
 def test_initial_weights_and_checkpoints(train, data, trained, tmp_path):
     def run(*flags, weights):
         status = train(

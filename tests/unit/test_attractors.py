@@ -9,11 +9,12 @@ import math
 import pytest
 import torch
 
+from speechbrain_kmdanet.nnet.anchors import AnchoredAttractors
 from speechbrain_kmdanet.nnet.attractors import (
-    FixedAttractors,
     KMeansAttractors,
     OracleAttractors,
 )
+from speechbrain_kmdanet.nnet.fixed_attractors import FixedAttractors
 from speechbrain_kmdanet.processing.kmeans import METRICS, kmeans
 
 
@@ -127,42 +128,6 @@ def test_a_seeded_estimator_leaves_the_global_state_alone():
     assert (torch.get_rng_state() == before).all()
 
 
-def test_fixed_attractors_are_the_centres_of_those_of_training():
-    true = torch.tensor([[9.0, 0.0], [0.0, 9.0], [-9.0, -9.0]])
-    generator = torch.Generator().manual_seed(0)
-    mixtures = []
-    for _ in range(50):
-        order = torch.randperm(3, generator=generator)
-        noise = 0.3 * torch.randn(3, 2, generator=generator)
-        mixtures.append(true[order] + noise)
-    estimator = FixedAttractors(embedding_dim=2)
-    estimator.fit(torch.stack(mixtures))
-    found = estimator(torch.randn(4, 10, 2), torch.rand(4, 10), 3)
-    assert found.shape == (4, 3, 2)
-    assert (found == found[:1]).all()
-    # the mean of 50 points of deviation 0.3: 4 · 0.3 / √50
-    distances = torch.cdist(true, found[0]).min(1).values
-    assert (distances < 0.17).all()
-    # saved and restored with the model
-    other = FixedAttractors(embedding_dim=2)
-    other.load_state_dict(estimator.state_dict())
-    again = other(torch.randn(4, 10, 2), torch.rand(4, 10), 3)
-    assert (again == found).all()
-
-
-def test_fixed_attractors_that_were_never_fitted():
-    estimator = FixedAttractors(embedding_dim=2, max_spks=3)
-    estimator.fit(torch.randn(10, 2, 2))
-    arguments = torch.randn(1, 10, 2), torch.rand(1, 10)
-    estimator(*arguments, 2)
-    with pytest.raises(ValueError, match="num_spks=3 were never fitted"):
-        estimator(*arguments, 3)
-    with pytest.raises(ValueError, match="max_spks=3, got 4"):
-        estimator(*arguments, 4)
-    with pytest.raises(ValueError, match="max_spks=3, got 4"):
-        estimator.fit(torch.randn(10, 4, 2))
-
-
 @pytest.mark.parametrize("num_spks", [2, 3])
 def test_all_estimators_are_called_alike(num_spks):
     embeddings, weights, sources = make_batch(num_spks=num_spks)
@@ -170,14 +135,16 @@ def test_all_estimators_are_called_alike(num_spks):
         t.float() for t in (embeddings, weights, sources)
     )
     fixed = FixedAttractors(embedding_dim=4)
-    fixed.fit(torch.randn(20, num_spks, 4))
     num_bins = torch.tensor([30, 30])
-    for estimator, ordered in (
-        (OracleAttractors(), True),
-        (KMeansAttractors("euclidean"), False),
-        (KMeansAttractors("spherical"), False),
-        (fixed, False),
+    for estimator, training, ordered in (
+        (OracleAttractors(), True, True),
+        (KMeansAttractors("euclidean"), True, False),
+        (KMeansAttractors("spherical"), False, False),
+        (AnchoredAttractors(embedding_dim=4), True, False),
+        (fixed, True, True),
+        (fixed, False, False),
     ):
+        estimator.train(training)
         attractors = estimator(embeddings, weights, num_spks, sources, num_bins)
         assert attractors.shape == (2, num_spks, 4)
         assert attractors.dtype == torch.float32

@@ -1,4 +1,4 @@
-"""Tests of the training data: new mixtures, and segments of listed ones."""
+"""Tests of dynamic mixing: new mixtures in every epoch."""
 
 import csv
 
@@ -13,8 +13,8 @@ from speechbrain_kmdanet.dataio.dynamic_mixing import (
     MAX_GAIN_DB,
     DynamicMixing,
     index_corpus,
+    read_index,
 )
-from speechbrain_kmdanet.dataio.mixture_dataset import MixtureDataset
 
 RATE = 8000
 # Frequency of each speaker's tone in Hz, and its amplitude
@@ -59,7 +59,7 @@ def level_db(signal):
 def test_same_mixture_whatever_the_workers(corpus):
     def mixtures(num_workers, order=None):
         dataset = DynamicMixing(*corpus, epoch_size=6, seed=3)
-        dataset.set_epoch(2)
+        dataset.epoch = 2
         loader = DataLoader(
             dataset, None, num_workers=num_workers, sampler=order
         )
@@ -76,7 +76,7 @@ def test_same_mixture_whatever_the_workers(corpus):
 def test_mixtures_change(corpus, change):
     def mixture(seed=3, epoch=1, index=0):
         dataset = DynamicMixing(*corpus, seed=seed)
-        dataset.set_epoch(epoch)
+        dataset.epoch = epoch
         return dataset[index]["mixture"]
 
     assert not torch.equal(mixture(), mixture(**change))
@@ -109,10 +109,18 @@ def test_recordings_are_resampled(tmp_path):
         (tmp_path / speaker).mkdir()
         signal = tone(frequency, 0.5, 3.0, 16000)
         soundfile.write(tmp_path / speaker / "0.flac", signal, 16000)
-    recordings = index_corpus(tmp_path, tmp_path / "index.csv", workers=1)
-    dataset = DynamicMixing(tmp_path, recordings, segment_seconds=1.0)
+    index = tmp_path / "index.csv"
+    index_corpus(tmp_path, index, workers=1)
+    dataset = DynamicMixing(tmp_path, read_index(index), segment_seconds=1.0)
     found = frequencies(dataset[0]["sources"])
     assert sorted(found) == pytest.approx([500, 1000], abs=2)
+
+
+def test_another_rate_than_that_measured(corpus):
+    folder, recordings = corpus
+    recordings = [{**row, "sample_rate": 16000} for row in recordings]
+    with pytest.raises(ValueError, match="8000 Hz, expected 16000 Hz as when"):
+        DynamicMixing(folder, recordings)[0]
 
 
 def test_speed_is_that_of_the_voice(corpus):
@@ -122,15 +130,57 @@ def test_speed_is_that_of_the_voice(corpus):
         assert np.abs(wanted - found).min() < 5.0
 
 
-def test_too_few_speakers(corpus):
+@pytest.mark.parametrize("num_spks", [5, (2, 5)])
+def test_too_few_speakers(corpus, num_spks):
     with pytest.raises(ValueError, match="num_spks=5 need as many speakers"):
-        DynamicMixing(*corpus, num_spks=5)
+        DynamicMixing(*corpus, num_spks=num_spks)
+
+
+def test_several_numbers_take_turns(corpus):
+    dataset = DynamicMixing(*corpus, num_spks=(2, 3), epoch_size=5)
+    assert dataset.num_spks == [2, 3, 2, 3, 2] and len(dataset) == 5
+    for index, num_spks in enumerate(dataset.num_spks):
+        sources = dataset[index]["sources"]
+        assert sources.shape[1] == num_spks
+        # The mixture is that of its index among mixtures of this number.
+        alone = DynamicMixing(*corpus, num_spks=num_spks, epoch_size=5)
+        assert torch.equal(alone[index]["sources"], sources)
+
+
+def test_active_levels_in_the_mixture(tmp_path):
+    """The gains are those of the active levels, in which pauses do not count."""
+    time = np.arange(4 * RATE) / RATE
+    for speaker, share in zip("abc", (0.9, 0.4, 0.1)):
+        (tmp_path / speaker).mkdir()
+        # One burst in two seconds, the louder the longer
+        signal = (time % 2.0 < 2.0 * share) * tone(500, share, 4.0)
+        for number in range(2):
+            path = tmp_path / speaker / f"{number}.wav"
+            soundfile.write(path, signal, RATE, "FLOAT")
+    index = tmp_path / "index.csv"
+    index_corpus(tmp_path, index, workers=1)
+    dataset = DynamicMixing(
+        tmp_path, read_index(index), num_spks=3, segment_seconds=16.0
+    )
+
+    def errors(measure):
+        """Largest deviation in dB from the gains g, −g, 0."""
+        for item in map(dataset.__getitem__, range(4)):
+            first, second, third = (
+                10 * np.log10(measure(source.double().numpy()))
+                for source in item["sources"].T
+            )
+            yield abs((first + second) / 2 - third)
+
+    assert max(errors(lambda x: active_speech_level(x, RATE))) < 0.3
+    assert max(errors(lambda x: np.mean(np.square(x)))) > 3.0
 
 
 def test_index_is_made_once(corpus, tmp_path):
     folder, recordings = corpus
     index = tmp_path / "new" / "index.csv"
-    found = index_corpus(folder, index, workers=1)
+    index_corpus(folder, index, workers=1)
+    found = read_index(index)
     assert [row["path"] for row in found] == [r["path"] for r in recordings]
     assert [row["speaker"] for row in found] == [*"aabbccdd"]
     for row in found:
@@ -145,8 +195,8 @@ def test_index_is_made_once(corpus, tmp_path):
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    again = index_corpus(folder, index)
-    assert again == [{**found[0], "level": 0.125}, *found[1:]]
+    index_corpus(folder, index)
+    assert read_index(index) == [{**found[0], "level": 0.125}, *found[1:]]
 
 
 def test_index_names_what_is_unusable(tmp_path):
@@ -159,63 +209,3 @@ def test_index_names_what_is_unusable(tmp_path):
     with pytest.raises(ValueError, match=r"a/0\.wav .*has NaN"):
         index_corpus(tmp_path, tmp_path / "index.csv", workers=1)
     assert not (tmp_path / "index.csv").exists()
-
-
-@pytest.fixture(scope="module")
-def listed(tmp_path_factory):
-    """CSV file of mixtures whose samples tell where they come from."""
-    folder = tmp_path_factory.mktemp("listed")
-    with (folder / "tr.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["ID", "duration", "mix_wav", "s1_wav", "s2_wav"])
-        for name, length in (("long", 8000), ("longer", 9000), ("short", 600)):
-            ramp = np.arange(length) / 16384
-            paths = []
-            for part, share in (("mix", 1.0), ("s1", 0.25), ("s2", 0.75)):
-                paths.append(folder / f"{name}_{part}.wav")
-                soundfile.write(paths[-1], share * ramp, RATE, "FLOAT")
-            writer.writerow([name, length / RATE, *paths])
-    return folder / "tr.csv"
-
-
-def read_all(dataset, order=(0, 1, 2)):
-    items = {}
-    for index in order:
-        item = dataset[index]
-        items[item["id"]] = item
-    return items
-
-
-def test_listed_mixtures_are_whole(listed):
-    items = read_all(MixtureDataset.from_csv(str(listed)))
-    lengths = {name: len(item["mixture"]) for name, item in items.items()}
-    assert lengths == {"long": 8000, "longer": 9000, "short": 600}
-    for item in items.values():
-        assert item["sources"].shape == (len(item["mixture"]), 2)
-        assert torch.equal(item["sources"].sum(1), item["mixture"])
-
-
-def test_segments_depend_on_seed_epoch_and_id_alone(listed):
-    def segments(seed=1, epoch=1, order=(0, 1, 2)):
-        dataset = MixtureDataset.from_csv(
-            str(listed), segment_seconds=0.25, seed=seed
-        )
-        dataset.set_epoch(epoch)
-        return read_all(dataset, order)
-
-    items = segments()
-    assert {n: len(item["mixture"]) for n, item in items.items()} == {
-        "long": 2000, "longer": 2000, "short": 600
-    }  # fmt: skip
-    for name, item in segments(order=(2, 0, 1)).items():
-        assert torch.equal(item["mixture"], items[name]["mixture"])
-        assert torch.equal(item["sources"], items[name]["sources"])
-    for item in items.values():
-        # Mixture and sources are cut at the same place.
-        assert torch.equal(item["sources"].sum(1), item["mixture"])
-    for others in (segments(epoch=2), segments(seed=2)):
-        for name in ("long", "longer"):
-            start = items[name]["mixture"][0]
-            assert others[name]["mixture"][0] != start
-    starts = [16384 * items[name]["mixture"][0] for name in ("long", "longer")]
-    assert starts[0] != starts[1]

@@ -44,6 +44,7 @@ def test_scores_and_order(order):
     # noise 20 dB below
     assert expected == pytest.approx(20, abs=1)
     assert scores == {
+        "num_spks": 3,
         "silent_sources": 0,
         "si_sdr": pytest.approx(expected),
         "si_sdri": pytest.approx(
@@ -101,7 +102,7 @@ def test_a_silent_reference_is_skipped_and_counted():
 def test_references_all_silent():
     mixture, sources, estimates = make_utterance()
     scores, _ = evaluate_utterance(mixture, 0 * sources, estimates, True)
-    assert scores.pop("silent_sources") == 2
+    assert scores.pop("num_spks") == scores.pop("silent_sources") == 2
     assert set(scores) == {"si_sdr", "si_sdri", "sdr", "sdri"}
     assert all(math.isnan(score) for score in scores.values())
 
@@ -129,7 +130,8 @@ def make_report(values):
     report = SeparationReport()
     for index, value in enumerate(values):
         report.add(
-            f"utterance{9 - index}", {"si_sdri": value, "silent_sources": index}
+            f"utterance{9 - index}",
+            {"num_spks": 2, "silent_sources": index, "si_sdri": value},
         )
     return report
 
@@ -138,6 +140,7 @@ def test_summary_by_hand():
     summary = make_report([1.0, 2.0, math.nan, 6.0]).summary()
     assert summary["utterances"] == 4
     assert summary["silent_sources"] == 0 + 1 + 2 + 3
+    assert summary["num_spks"] == 2 and "by_num_spks" not in summary
     # variance (4 + 1 + 9) / 2 = 7 of the three that have a score
     assert summary["si_sdri"] == {
         "mean": pytest.approx(3.0),
@@ -150,6 +153,7 @@ def test_summary_of_little():
     assert SeparationReport().summary() == {
         "utterances": 0,
         "silent_sources": 0,
+        "num_spks": [],
     }
     one = make_report([5.0]).summary()["si_sdri"]
     assert one == {"mean": 5.0, "ci95": 0.0, "scored": 1}
@@ -157,9 +161,33 @@ def test_summary_of_little():
     assert none == {"mean": None, "ci95": None, "scored": 0}
 
 
-def test_files_round_trip(tmp_path):
+def test_means_of_each_number_of_speakers():
+    values = {2: [1.0, 3.0], 3: [math.nan, 5.0, 9.0]}
+    report = SeparationReport()
+    for num_spks, improvements in values.items():
+        for index, value in enumerate(improvements):
+            row = {"num_spks": num_spks, "silent_sources": 0, "si_sdri": value}
+            report.add(f"{num_spks}-{index}", row)
+    summary = report.summary()
+    assert summary["num_spks"] == [2, 3]
+    assert summary["si_sdri"]["mean"] == pytest.approx(18 / 4)
+    for num_spks, improvements in values.items():
+        alone = make_report(improvements).summary()
+        part = summary["by_num_spks"][str(num_spks)]
+        assert part["utterances"] == len(improvements)
+        assert part["si_sdri"] == alone["si_sdri"]
+    assert str(report) == (
+        "SI-SDRi 4.50 ± 3.35 dB (5 mixtures); "
+        "of 2 speakers: SI-SDRi 2.00 ± 1.96 dB (2 mixtures); "
+        "of 3 speakers: SI-SDRi 7.00 ± 3.92 dB (3 mixtures)"
+    )
+
+
+@pytest.mark.parametrize("num_spks", [2, 3])
+def test_files_round_trip(tmp_path, num_spks):
     values = [1.25, math.nan, -6.0]
     report = make_report(values)
+    report.rows[-1]["num_spks"] = num_spks
     report.write(tmp_path / "new" / "folder", data_folder="corpus")
     folder = tmp_path / "new" / "folder"
     with open(folder / "per_utterance.csv", encoding="utf-8") as file:
@@ -171,6 +199,7 @@ def test_files_round_trip(tmp_path):
     ]
     read = [float(row["si_sdri"]) for row in reversed(rows)]
     assert read == pytest.approx(values, nan_ok=True)
+    assert [int(row["num_spks"]) for row in rows] == [num_spks, 2, 2]
     summary = json.loads(
         (folder / "summary.json").read_text(encoding="utf-8"),
         # NaN is no JSON

@@ -168,12 +168,13 @@ def test_saved_memory_does_not_depend_on_the_iterations(metric):
 def test_never_waits_for_the_device(metric, num_clusters):
     # Fake tensors have no values: whatever would read one, as .item() and
     # `if tensor:` do, and so wait for a device, raises.
+    device = {"device": "cuda"}
     with FakeTensorMode():
         with pytest.raises(DataDependentOutputException):
-            bool(torch.ones(()))
-        x = torch.randn(2, 30, 4, requires_grad=True)
-        weights = torch.rand(2, 30)
-        for initial in (torch.randn(2, num_clusters, 4), None):
+            bool(torch.ones((), **device))
+        x = torch.randn(2, 30, 4, requires_grad=True, **device)
+        weights = torch.rand(2, 30, **device)
+        for initial in (torch.randn(2, num_clusters, 4, **device), None):
             result = kmeans(
                 x, num_clusters, weights=weights, metric=metric, iterations=3,
                 num_init=2, initial_centroids=initial,

@@ -33,13 +33,15 @@ def load_weights(modules, path):
     ValueError
         If it holds no weights, or those of another model.
     """
+    names = [name for name, module in modules.items() if module.state_dict()]
     files = {"masknet": path}
     if os.path.isdir(path):
-        files = {
-            name: weights_file(path, name)
-            for name, module in modules.items()
-            if module.state_dict()
-        }
+        files = {name: weights_file(path, name) for name in names}
+    elif len(names) > 1:
+        raise ValueError(
+            f"initial_weights must be a pretrained folder, as {', '.join(names)} "
+            f"of this system have weights, got the file {path}"
+        )
     for name, file in files.items():
         try:
             state = torch.load(file, map_location="cpu", weights_only=True)

@@ -1,23 +1,30 @@
-"""Data sets of the recipe.
+"""Data sets of the recipe, and their loaders.
 
 Authors
  * The speechbrain_kmdanet developers 2026
 """
 
 import os
+from collections import Counter
 
 from prepare_data import prepare_wsj0mix
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.dataio.dataloader import SaveableDataLoader
 from speechbrain.utils.distributed import run_on_main
 
+from speechbrain_kmdanet.dataio.batch_sampler import MixtureBatchSampler
 from speechbrain_kmdanet.dataio.dynamic_mixing import (
     DynamicMixing,
     index_corpus,
+    read_index,
 )
 from speechbrain_kmdanet.dataio.mixture_dataset import MixtureDataset
 
 
-def make_datasets(hparams, test_only=False):
-    """Training, validation and test sets.
+def make_loaders(hparams, test_only=False):
+    """Loaders of the training, validation and test sets.
+
+    Processes share the training set; each of them has all of the others.
 
     Arguments
     ---------
@@ -29,65 +36,103 @@ def make_datasets(hparams, test_only=False):
 
     Returns
     -------
-    train, valid, test : torch.utils.data.Dataset
-        The sets, of which the first two are None if they are not wanted.
+    train, valid, test : SaveableDataLoader
+        The loaders, of which the first two are None if they are not wanted.
 
     Raises
     ------
     ValueError
         If there is not enough data, or some cannot be used.
     """
-    folder = hparams["save_folder"]
-    names = {
-        key: hparams[key] for key in ("num_spks", "sample_rate", "mix_mode")
-    }
-    splits = ["cv", "tt"]
-    if test_only:
-        splits = ["tt"]
-    elif not hparams["dynamic_mixing"]:
-        splits = ["tr", "cv", "tt"]
-    run_on_main(
-        prepare_wsj0mix,
-        args=[hparams["data_folder"], folder],
-        kwargs={"splits": splits, **names},
-    )
-    del names["mix_mode"]
-    valid, test = (
-        MixtureDataset.from_csv(os.path.join(folder, f"{split}.csv"), **names)
-        if split in splits
-        else None
-        for split in ("cv", "tt")
-    )
+    train, valid, test = make_datasets(hparams, test_only)
+    test = _make_loader(test, **hparams["test_loader_options"])
     if test_only:
         return None, None, test
-    train = _make_train_set(hparams, names)
-    options = hparams["train_loader_options"]
-    step = options["batch_size"] * int(os.environ.get("WORLD_SIZE", 1))
-    if options.get("drop_last") and len(train) < step:
-        raise ValueError(
-            f"there are {len(train)} training mixtures in an epoch, fewer than "
-            f"the {step} of one step: use a smaller batch_size"
-        )
+    valid = _make_loader(valid, **hparams["valid_loader_options"])
+    train = _make_loader(
+        train,
+        rank=int(os.environ.get("RANK", 0)),
+        world_size=int(os.environ.get("WORLD_SIZE", 1)),
+        **hparams["train_loader_options"],
+    )
     return train, valid, test
 
 
-def _make_train_set(hparams, names):
-    """Training mixtures: those of tr, or new ones in every epoch."""
-    names = {
+def make_datasets(hparams, test_only=False):
+    """Training, validation and test sets, see :func:`make_loaders`.
+
+    Arguments
+    ---------
+    hparams : dict
+        Hyperparameters.
+    test_only : bool
+        Whether only the test set is wanted.
+
+    Returns
+    -------
+    train, valid, test : torch.utils.data.Dataset
+        The sets, of which the first two are None if they are not wanted.
+    """
+    folder, rate = hparams["save_folder"], hparams["sample_rate"]
+    splits = ["tt"] if test_only else ["cv", "tt"]
+    if not (test_only or hparams["dynamic_mixing"]):
+        splits.insert(0, "tr")
+    run_on_main(
+        prepare_wsj0mix,
+        args=[hparams["data_folder"], folder, hparams["num_spks"], rate],
+        kwargs={"mix_mode": hparams["mix_mode"], "splits": splits},
+    )
+    files = {split: os.path.join(folder, f"{split}.csv") for split in splits}
+    test = MixtureDataset.from_csv(files["tt"], sample_rate=rate)
+    if test_only:
+        return None, None, test
+    valid = MixtureDataset.from_csv(files["cv"], sample_rate=rate)
+    options = {
+        "sample_rate": rate,
         "segment_seconds": hparams["segment_seconds"],
         "seed": hparams["seed"],
-        **names,
     }
-    folder, corpus = hparams["save_folder"], hparams["dynamic_mixing"]
+    corpus = hparams["dynamic_mixing"]
     if not corpus:
-        return MixtureDataset.from_csv(os.path.join(folder, "tr.csv"), **names)
+        return MixtureDataset.from_csv(files["tr"], **options), valid, test
     index_file = os.path.join(folder, "corpus.csv")
-    # The other processes read what the first one has measured.
     run_on_main(index_corpus, args=[corpus, index_file])
-    return DynamicMixing(
+    train = DynamicMixing(
         corpus,
-        index_corpus(corpus, index_file),
+        read_index(index_file),
+        num_spks=sorted(set(valid.num_spks)),
         epoch_size=hparams["epoch_size"],
         speeds=hparams["speeds"],
-        **names,
+        **options,
+    )
+    return train, valid, test
+
+
+def _make_loader(
+    dataset,
+    batch_size=1,
+    shuffle=False,
+    drop_last=False,
+    rank=0,
+    world_size=1,
+    **options,
+):
+    """Loader of batches that have one number of speakers each."""
+    if options.get("persistent_workers"):
+        raise ValueError(
+            "persistent_workers must be False: such workers would make the "
+            "mixtures of the first epoch in all epochs"
+        )
+    sampler = MixtureBatchSampler(
+        dataset, batch_size, shuffle, drop_last, rank, world_size
+    )
+    for num_spks, count in Counter(dataset.num_spks).items():
+        if drop_last and count < sampler.step_size:
+            raise ValueError(
+                f"an epoch has {count} mixtures of {num_spks} speakers, fewer "
+                f"than the {sampler.step_size} of one step: use a smaller "
+                "batch_size"
+            )
+    return SaveableDataLoader(
+        dataset, batch_sampler=sampler, collate_fn=PaddedBatch, **options
     )

@@ -5,10 +5,13 @@ Authors
 """
 
 import csv
+import json
 import os
+import re
 from pathlib import Path
 
 import soundfile
+from ruamel.yaml import YAML
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -27,15 +30,18 @@ def prepare_wsj0mix(
 ):
     """Writes one CSV file per split: ID, duration, mix_wav, s1_wav, s2_wav...
 
+    Mixtures of fewer sources than others have empty cells for those they lack.
+
     Arguments
     ---------
-    data_folder : str
+    data_folder : str or list of str
         Folder that holds wav8k/min/{tr,cv,tt}/{mix,s1,s2,...}, for example
-        ".../wsj0-mix/2speakers".
+        ".../wsj0-mix/2speakers", or several to be taken together.
     save_folder : str
         Where to write tr.csv, cv.csv and tt.csv.
     num_spks : int
-        Number of sources per mixture.
+        Number of sources per mixture in the folder. Each of several folders
+        has a number of its own.
     sample_rate : int
         Sample rate in Hz, which chooses wav8k or wav16k.
     mix_mode : str
@@ -51,29 +57,70 @@ def prepare_wsj0mix(
     Raises
     ------
     ValueError
-        If the folder has another layout, or files are missing or unreadable.
+        If a folder has another layout or number of sources, or files are
+        missing or unreadable.
     """
-    root = Path(data_folder) / f"wav{sample_rate // 1000}k" / mix_mode
-    parts = ["mix", *[f"s{i + 1}" for i in range(num_spks)]]
+    several = not isinstance(data_folder, (str, os.PathLike))
+    folders = data_folder if several else [data_folder]
+    rows = {split: {} for split in splits}
+    for folder in folders:
+        root = Path(folder) / f"wav{sample_rate // 1000}k" / mix_mode
+        expected = None if several else num_spks
+        for split in splits:
+            parts = _find_parts(root / split)
+            expected = expected or len(parts) - 1
+            if len(parts) - 1 != expected:
+                raise ValueError(
+                    f"{root / split} has {len(parts) - 1} sources "
+                    f"({', '.join(parts[1:])}), expected num_spks={expected}: "
+                    "give the number and the folder that belong together"
+                )
+            _add_rows(rows[split], root / split, parts, sample_rate)
     csv_files = {}
     for split in splits:
-        folder = root / split
-        for part in parts:
-            if not (folder / part).is_dir():
-                raise ValueError(
-                    f"there is no folder {folder / part}: data_folder must "
-                    "have the layout of WSJ0-mix, "
-                    f"wav{sample_rate // 1000}k/{mix_mode}/{split}/"
-                    f"{{{','.join(parts)}}}, for num_spks={num_spks}; "
-                    "prepare_mixtures.py builds it"
-                )
         csv_files[split] = os.path.join(save_folder, f"{split}.csv")
-        _write_csv(csv_files[split], folder, parts, sample_rate)
+        _write_csv(csv_files[split], rows[split])
     return csv_files
 
 
-def _write_csv(csv_file, folder, parts, sample_rate):
-    """Lists the mixtures of one split, sorted by name."""
+def name_mixtures(overrides):
+    """Names the results after the folders of data, if there are several.
+
+    Arguments
+    ---------
+    overrides : str
+        YAML of the settings that the command line gives.
+
+    Returns
+    -------
+    str
+        The same with the key mixtures, for example "2speakers+3speakers".
+    """
+    given = YAML().load(overrides) or {}
+    folders = given.get("data_folder")
+    if not isinstance(folders, list) or "mixtures" in given:
+        return overrides
+    name = "+".join(Path(folder).name for folder in folders)
+    return f"{overrides}\nmixtures: {json.dumps(name)}"
+
+
+def _find_parts(folder):
+    """Names of the folders of a split: mix, s1, s2..., without a gap."""
+    numbers = (re.fullmatch(r"s(\d+)", path.name) for path in folder.glob("s*"))
+    last = max([2, *(int(number[1]) for number in numbers if number)])
+    parts = ["mix", *(f"s{i + 1}" for i in range(last))]
+    for part in parts:
+        if not (folder / part).is_dir():
+            raise ValueError(
+                f"there is no folder {folder / part}: data_folder must have "
+                "the layout of WSJ0-mix, wav8k/min/{tr,cv,tt}/{mix,s1,s2,...} "
+                "(or wav16k, max); prepare_mixtures.py builds it"
+            )
+    return parts
+
+
+def _add_rows(rows, folder, parts, sample_rate):
+    """Adds the mixtures of one split of a folder by name, sorted."""
     names = sorted(path.name for path in (folder / "mix").glob("*.wav"))
     if not names:
         raise ValueError(f"there are no WAV files in {folder / 'mix'}")
@@ -86,15 +133,28 @@ def _write_csv(csv_file, folder, parts, sample_rate):
                 f"in {folder / part}, the first is {missing[0]}: build the "
                 "mixtures again"
             )
+    for name in names:
+        row = {"ID": name[: -len(".wav")]}
+        if row["ID"] in rows:
+            raise ValueError(
+                f"{folder / 'mix' / name} has the name of "
+                f"{rows[row['ID']]['mix_wav']}: several folders of data_folder "
+                "must hold mixtures of different names"
+            )
+        row["duration"] = _duration(folder / "mix" / name, sample_rate)
+        row.update((f"{part}_wav", str(folder / part / name)) for part in parts)
+        rows[row["ID"]] = row
+
+
+def _write_csv(csv_file, rows):
+    """Writes the mixtures of one split."""
     os.makedirs(os.path.dirname(csv_file), exist_ok=True)
     with open(csv_file, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["ID", "duration", *[f"{p}_wav" for p in parts]])
-        for name in names:
-            duration = _duration(folder / "mix" / name, sample_rate)
-            paths = [str(folder / part / name) for part in parts]
-            writer.writerow([name[: -len(".wav")], duration, *paths])
-    logger.info(f"{csv_file}: {len(names)} mixtures")
+        fields = max(rows.values(), key=len)
+        writer = csv.DictWriter(file, fields, restval="")
+        writer.writeheader()
+        writer.writerows(rows.values())
+    logger.info(f"{csv_file}: {len(rows)} mixtures")
 
 
 def _duration(path, sample_rate):

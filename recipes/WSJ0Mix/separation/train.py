@@ -10,7 +10,8 @@ continues when it is started again. On several devices:
     torchrun --nproc_per_node=2 train.py hparams/... --data_folder ...
 
 At the end the best checkpoint is evaluated on the test set and written as a
-separator that from_hparams loads; --test_only does that alone.
+separator that from_hparams loads; --test_only does that alone. A system without
+parameters (an oracle) is evaluated at once.
 
 Authors
  * The speechbrain_kmdanet developers 2026
@@ -22,13 +23,15 @@ import sys
 import speechbrain as sb
 import torch
 from initial_state import is_finished, load_weights, must_fit
-from make_datasets import make_datasets
+from make_datasets import make_loaders
+from prepare_data import name_mixtures
+from resumable import ResumableBrain
 from settings import load_settings, save_settings
-from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.distributed import if_main_process, run_on_main
 from speechbrain.utils.logger import get_logger
 from user_errors import user_message
 
+from speechbrain_kmdanet.lobes.models.waveform import WaveformEncoder
 from speechbrain_kmdanet.nnet.objectives import OBJECTIVES, Separation
 from speechbrain_kmdanet.utils.evaluation import (
     SeparationReport,
@@ -41,7 +44,7 @@ from speechbrain_kmdanet.utils.pretrained import write_pretrained
 logger = get_logger(__name__)
 
 
-class Separator(sb.Brain):
+class Separator(ResumableBrain):
     """Training and evaluation of a masker between an encoder and a decoder."""
 
     def compute_forward(self, batch, stage):
@@ -74,7 +77,7 @@ class Separator(sb.Brain):
 
     def compute_objectives(self, separation, batch, stage):
         """Loss of a batch; the scores are collected on the way."""
-        loss = OBJECTIVES[self.hparams.loss](separation)
+        loss = OBJECTIVES[self.loss](separation)
         # All processes validate, as all of them decide by the result; the
         # test results are those of the main one.
         if stage == sb.Stage.VALID or (
@@ -105,7 +108,14 @@ class Separator(sb.Brain):
             self.report.add(name, scores)
 
     def on_stage_start(self, stage, epoch=None):
-        """Chooses the mixtures of the epoch, or begins a report."""
+        """Chooses loss and mixtures of the epoch, or begins a report."""
+        # The test has no epoch.
+        pretraining = 0 < (epoch or 0) <= self.hparams.pretraining_epochs
+        self.loss = (
+            self.hparams.pretraining_loss if pretraining else self.hparams.loss
+        )
+        # A masker that is pretrained on embeddings spares itself the masks.
+        self.hparams.model["masknet"].pretraining = pretraining
         if stage == sb.Stage.TRAIN:
             short = epoch <= self.hparams.curriculum_epochs
             self.train_data.segment_seconds = (
@@ -113,7 +123,7 @@ class Separator(sb.Brain):
                 if short
                 else self.hparams.segment_seconds
             )
-            self.train_data.set_epoch(epoch)
+            self.train_data.epoch = epoch
         else:
             self.report = SeparationReport()
 
@@ -142,7 +152,7 @@ class Separator(sb.Brain):
 
     def _write_results(self):
         """Writes the results of the test and shows their means."""
-        keys = "data_folder", "num_spks", "infer_metric"
+        keys = "data_folder", "infer_metric", "mask"
         about = {key: getattr(self.hparams, key, None) for key in keys}
         folder = self.hparams.test_folder
         self.report.write(folder, **about, weights=self.tested)
@@ -152,15 +162,11 @@ class Separator(sb.Brain):
             logger.info(f"Silent references, which were skipped: {silent}")
         logger.info(f"Results and examples are in {folder}")
 
-    def on_fit_start(self):
-        """As SpeechBrain's, but a checkpoint cut short by a kill is left."""
-        self._compile()
-        self._wrap_distributed()
-        self.init_optimizers()
-        self.checkpointer.recover_if_possible(ckpt_predicate=is_finished)
-
     def on_evaluate_start(self, max_key=None, min_key=None):
         """Takes the best checkpoint, unless other weights are to be tested."""
+        if not has_parameters(self.modules):
+            self.tested = f"{self.hparams.system}, without weights"
+            return
         self.tested = self.hparams.initial_weights
         if self.test_only and self.tested:
             return
@@ -190,6 +196,15 @@ class Separator(sb.Brain):
                 )
 
 
+def has_parameters(modules):
+    """Whether there is something to train in modules by name."""
+    return any(
+        parameter.requires_grad
+        for module in modules.values()
+        for parameter in module.parameters()
+    )
+
+
 def run(arguments):
     """Trains, evaluates and writes the separator.
 
@@ -205,10 +220,21 @@ def run(arguments):
     """
     hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
     sb.utils.distributed.ddp_init_group(run_opts)
+    overrides = name_mixtures(overrides)
     hparams = load_settings(hparams_file, overrides)
-    if hparams["loss"] not in OBJECTIVES:
+    losses = {"loss": hparams["loss"]}
+    if hparams["pretraining_epochs"]:
+        losses["pretraining_loss"] = hparams["pretraining_loss"]
+    for key, loss in losses.items():
+        if loss not in OBJECTIVES:
+            raise ValueError(
+                f"{key} must be one of {tuple(OBJECTIVES)}, got {loss!r}"
+            )
+    encoder = hparams["model"]["encoder"]
+    if isinstance(encoder, WaveformEncoder) and hparams["loss"] != "si_sdr":
         raise ValueError(
-            f"loss must be one of {tuple(OBJECTIVES)}, got {hparams['loss']!r}"
+            f"loss must be si_sdr for {hparams['system']}, which works in the "
+            f"waveform domain and has no magnitudes, got {hparams['loss']!r}"
         )
     output, test_only = hparams["output_folder"], run_opts["test_only"]
     sb.create_experiment_directory(output)
@@ -216,8 +242,14 @@ def run(arguments):
     # A test with other settings leaves those of the training as they are.
     if not (test_only and os.path.isfile(settings)):
         run_on_main(save_settings, args=[hparams_file, overrides, settings])
-    train, valid, test = make_datasets(hparams, test_only)
     modules = hparams["modules"]
+    trainable = has_parameters(modules)
+    if not trainable:
+        logger.info(
+            f"{hparams['system']} has no parameters: it is not trained, there "
+            "is no separator to write, and only the data of tt is read"
+        )
+    train, valid, test = make_loaders(hparams, test_only or not trainable)
     if hparams["initial_weights"]:
         load_weights(modules, hparams["initial_weights"])
     separator = Separator(
@@ -227,23 +259,15 @@ def run(arguments):
         run_opts,
         hparams["checkpointer"],
     )
-    separator.train_data = train
-    loaders = {
-        stage: {"collate_fn": PaddedBatch, **hparams[f"{stage}_loader_options"]}
-        for stage in ("train", "valid", "test")
-    }
+    separator.test_only = train is None
+    if train is not None:
+        separator.train_data = train.dataset
+        # Its place in the epoch belongs to a checkpoint.
+        hparams["checkpointer"].add_recoverable("dataloader-TRAIN", train)
     with must_fit(f"the checkpoint in {hparams['save_folder']}"):
-        separator.fit(
-            hparams["epoch_counter"],
-            train,
-            valid,
-            train_loader_kwargs=loaders["train"],
-            valid_loader_kwargs=loaders["valid"],
-        )
-        separator.evaluate(
-            test, max_key="si_sdri", test_loader_kwargs=loaders["test"]
-        )
-    if not (test_only and hparams["initial_weights"]):
+        separator.fit(hparams["epoch_counter"], train, valid)
+        separator.evaluate(test, max_key="si_sdri")
+    if trainable and not (test_only and hparams["initial_weights"]):
         run_on_main(
             write_pretrained,
             args=[hparams["pretrained_folder"], settings, modules],

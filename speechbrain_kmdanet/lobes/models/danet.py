@@ -10,9 +10,14 @@ Authors
  * The speechbrain_kmdanet developers 2026
 """
 
-import torch
 from torch import nn
 
+from speechbrain_kmdanet.processing.bins import (
+    check_active_bins,
+    flatten_bins,
+    relative_magnitudes,
+    unflatten_masks,
+)
 from speechbrain_kmdanet.processing.masks import (
     distance_masks,
     dot_product_masks,
@@ -42,6 +47,7 @@ class DANet(nn.Module):
 
     Example
     -------
+    >>> import torch
     >>> from speechbrain_kmdanet.lobes.models.embedding import EmbeddingNet
     >>> from speechbrain_kmdanet.nnet.attractors import KMeansAttractors
     >>> danet = DANet(
@@ -126,12 +132,12 @@ class DANet(nn.Module):
             If an item has fewer bins with energy than there are talkers.
         """
         num_spks = self.num_spks if num_spks is None else num_spks
-        batch, num_bins, max_frames = spectrum.shape
+        num_bins = spectrum.shape[1]
         embeddings, weights = self.embed(spectrum, num_frames)
         if not self.training:
-            _check_active_bins(weights, num_spks)
+            check_active_bins(weights, num_spks)
         if sources is not None:
-            sources = sources.abs().transpose(2, 3).flatten(2)
+            sources = flatten_bins(sources.abs())
         attractors = self.attractors(
             embeddings,
             weights,
@@ -140,8 +146,7 @@ class DANet(nn.Module):
             None if num_frames is None else num_frames * num_bins,
         )
         masks = MASKS[self.masks](embeddings, attractors)
-        masks = masks.view(batch, num_spks, max_frames, num_bins)
-        masks = masks.permute(1, 0, 3, 2)
+        masks = unflatten_masks(masks, num_bins)
         return (masks, embeddings) if with_embeddings else masks
 
     def embed(self, spectrum, num_frames=None):
@@ -162,31 +167,6 @@ class DANet(nn.Module):
             Energies |X|² of the bins [B, T · F] relative to the mean of the
             item; 0 in padded frames.
         """
-        magnitudes = spectrum.abs().transpose(1, 2)
-        frames = magnitudes.shape[1]
-        if num_frames is not None:
-            indices = torch.arange(frames, device=magnitudes.device)
-            valid = indices < num_frames.view(-1, 1)
-            magnitudes = magnitudes * valid.unsqueeze(2)
-            frames = num_frames.view(-1, 1, 1)
-        # All that follows sees levels relative to the item's own, which makes
-        # the separation scale-equivariant.
-        energy = magnitudes.square().sum((1, 2), keepdim=True)
-        level = (energy / (frames * magnitudes.shape[2])).sqrt()
-        tiny = torch.finfo(level.dtype).tiny
-        magnitudes = magnitudes / level.clamp_min(tiny)
+        magnitudes = relative_magnitudes(spectrum, num_frames)
         embeddings = self.embedding_net(magnitudes, num_frames)
         return embeddings.float(), magnitudes.square().flatten(1)
-
-
-def _check_active_bins(weights, num_spks):
-    """Refuses more talkers than bins with energy; silence is let through."""
-    active = (weights > 0).sum(1)
-    scarce = (active > 0) & (active < num_spks)
-    if scarce.any():
-        item = int(scarce.nonzero()[0])
-        raise ValueError(
-            f"num_spks={num_spks} talkers cannot be told apart in item {item} "
-            f"of the batch, of which only {int(active[item])} time-frequency "
-            "bins have energy: ask for fewer talkers or give a longer mixture"
-        )

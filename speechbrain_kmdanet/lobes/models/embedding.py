@@ -14,6 +14,8 @@ Authors
 import torch
 from torch import nn
 
+from speechbrain_kmdanet.nnet.recurrent import PaddedBLSTM
+
 # Magnitudes are relative to the root mean square of the item: −60 dB.
 LOG_FLOOR = 1e-3
 
@@ -96,11 +98,6 @@ class EmbeddingNet(nn.Module):
         dropout=0.4,
     ):
         super().__init__()
-        if hidden_size % 2:
-            raise ValueError(
-                "hidden_size is shared by two directions and must be even, "
-                f"got {hidden_size}"
-            )
         self.embedding_dim = embedding_dim
         # Open-Unmix's learned shift and scale of the input; they start at
         # the mean and the spread of log-magnitudes of speech.
@@ -112,14 +109,7 @@ class EmbeddingNet(nn.Module):
                 FrameEncoder(hidden_size, hidden_size, nn.Tanh()),
             ]
         )
-        self.blstm = nn.LSTM(
-            hidden_size,
-            hidden_size // 2,
-            num_layers,
-            batch_first=True,
-            bidirectional=True,
-            dropout=dropout if num_layers > 1 else 0.0,
-        )
+        self.blstm = PaddedBLSTM(hidden_size, hidden_size, num_layers, dropout)
         self.decoder = FrameEncoder(2 * hidden_size, hidden_size, nn.ReLU())
         self.output = nn.Linear(hidden_size, num_bins * embedding_dim)
 
@@ -147,17 +137,6 @@ class EmbeddingNet(nn.Module):
         x = (x + self.input_shift) * self.input_scale
         for layer in self.encoder:
             x = layer(x, valid)
-        x = torch.cat([x, self._model_time(x, num_frames)], dim=2)
+        x = torch.cat([x, self.blstm(x, num_frames)], dim=2)
         x = self.output(self.decoder(x, valid))
         return x.view(x.shape[0], -1, self.embedding_dim)
-
-    def _model_time(self, x, num_frames):
-        """Runs the BLSTM [B, T, C], which must not read padded frames."""
-        if num_frames is None:
-            return self.blstm(x)[0]
-        packed = nn.utils.rnn.pack_padded_sequence(
-            x, num_frames.cpu(), batch_first=True, enforce_sorted=False
-        )
-        return nn.utils.rnn.pad_packed_sequence(
-            self.blstm(packed)[0], batch_first=True, total_length=x.shape[1]
-        )[0]

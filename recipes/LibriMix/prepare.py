@@ -1,0 +1,155 @@
+#!/usr/bin/env python3
+"""Gives LibriMix the layout of WSJ0-mix, by links to its folders.
+
+Example
+-------
+> python recipes/LibriMix/prepare.py LIBRIMIX OUTPUT --num_spks 2 3
+
+Authors
+ * The speechbrain_kmdanet developers 2026
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+DESCRIPTION = """\
+Gives the mixtures without noise (mix_clean) of Libri2Mix and Libri3Mix the
+layout that train.py reads,
+OUTPUT/{2,3}speakers/wav{8,16}k/{min,max}/{tr,cv,tt}/{mix,s1,s2,s3},
+all of them links to folders of LibriMix: no audio is copied or written."""
+
+EPILOG = """\
+example:
+  python recipes/LibriMix/prepare.py /data/LibriMix /data/librimix-links
+  cd recipes/WSJ0Mix/separation
+  python train.py hparams/kmeans_danet_spherical.yaml \\
+      --data_folder /data/librimix-links/2speakers
+"""
+
+TRAIN_SETS = ("train-100", "train-360")
+
+
+def link_librimix(
+    librimix,
+    output,
+    num_spks=(2,),
+    train="train-360",
+    sample_rate=8000,
+    mix_mode="min",
+):
+    """Links the folders of LibriMix. Links that are there are left.
+
+    Arguments
+    ---------
+    librimix : str
+        Folder that holds Libri2Mix and Libri3Mix.
+    output : str
+        Folder to make the links in.
+    num_spks : sequence of int
+        Numbers of speakers.
+    train : str
+        Training set, "train-100" or "train-360".
+    sample_rate : int
+        8000 or 16000 Hz.
+    mix_mode : str
+        "min" or "max".
+
+    Returns
+    -------
+    list of pathlib.Path
+        Folder to train on for each number of speakers.
+
+    Raises
+    ------
+    ValueError
+        If LibriMix lacks a folder, or something else is where a link should
+        be; nothing has been linked then.
+    """
+    kind = Path(f"wav{sample_rate // 1000}k", mix_mode)
+    targets = {}
+    for number in num_spks:
+        for split, name in (("tr", train), ("cv", "dev"), ("tt", "test")):
+            source = Path(librimix, f"Libri{number}Mix", kind, name).resolve()
+            folder = Path(output, f"{number}speakers", kind, split)
+            targets[folder / "mix"] = source / "mix_clean"
+            for i in range(1, number + 1):
+                targets[folder / f"s{i}"] = source / f"s{i}"
+    for link, target in targets.items():
+        if not target.is_dir():
+            raise ValueError(
+                f"there is no folder {target}: LIBRIMIX must hold "
+                "Libri2Mix/wav8k/min/{train-100,train-360,dev,test}/"
+                "{mix_clean,s1,s2} or what the options ask for; generate it "
+                "with LibriMix's scripts (type mix_clean)"
+            )
+        if os.path.lexists(link) and link.resolve() != target:
+            raise ValueError(
+                f"{link} is there and does not lead to {target}: remove it, "
+                "or choose another OUTPUT"
+            )
+    for link, target in targets.items():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to(target, target_is_directory=True)
+    return [Path(output, f"{number}speakers") for number in num_spks]
+
+
+def parse_arguments(arguments=None):
+    """Returns the arguments of the command line."""
+    parser = argparse.ArgumentParser(
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "librimix", metavar="LIBRIMIX", help="folder of Libri2Mix and Libri3Mix"
+    )
+    parser.add_argument(
+        "output", metavar="OUTPUT", help="folder to make the links in"
+    )
+    parser.add_argument(
+        "--num_spks",
+        type=int,
+        nargs="+",
+        choices=(2, 3),
+        default=[2],
+        help="numbers of speakers (default: 2)",
+    )
+    parser.add_argument(
+        "--train",
+        choices=TRAIN_SETS,
+        default="train-360",
+        help="training set (default: train-360)",
+    )
+    parser.add_argument(
+        "--sample_rate",
+        type=int,
+        choices=(8000, 16000),
+        default=8000,
+        help="in Hz (default: 8000)",
+    )
+    parser.add_argument(
+        "--mix_mode",
+        choices=("min", "max"),
+        default="min",
+        help="cut to the shortest source or padded (default: min)",
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments=None):
+    """Runs the command line; returns its exit status."""
+    try:
+        folders = link_librimix(**vars(parse_arguments(arguments)))
+    except (OSError, ValueError) as error:
+        print(f"prepare.py: error: {error}", file=sys.stderr)
+        return 2
+    for folder in folders:
+        print(f"Train with --data_folder {folder.resolve()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

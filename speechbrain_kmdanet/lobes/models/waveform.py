@@ -1,0 +1,229 @@
+"""SpeechBrain's waveform-domain separators behind the interface of ours.
+
+A learned filter bank takes the place of the STFT, and a masknet of SpeechBrain
+(Conv-TasNet's MaskNet, SepFormer's Dual_Path_Model) that of the embeddings.
+
+References: Luo and Mesgarani, "Conv-TasNet: Surpassing ideal time-frequency
+magnitude masking for speech separation"; Subakan, Ravanelli, Cornell, Bronzi
+and Zhong, "Attention is all you need in speech separation".
+
+Authors
+ * The speechbrain_kmdanet developers 2026
+"""
+
+import torch
+from speechbrain.lobes.models import dual_path
+from torch import nn
+
+
+class WaveformEncoder(dual_path.Encoder):
+    """Learned filter bank: convolution with half-overlapping filters, ReLU.
+
+    SpeechBrain's encoder, but the last samples are not dropped: zeros complete
+    their frame. An item has the same frames alone and in a longer batch.
+
+    Arguments
+    ---------
+    num_filters : int
+        Number of filters C.
+    kernel_size : int
+        Length of the filters in samples; they move by half of it.
+
+    Example
+    -------
+    >>> encoder = WaveformEncoder(num_filters=32, kernel_size=16)
+    >>> encoder(torch.randn(2, 8001)).shape
+    torch.Size([2, 32, 1000])
+    >>> encoder.num_frames(8001)
+    1000
+    """
+
+    def __init__(self, num_filters=256, kernel_size=16):
+        super().__init__(kernel_size, num_filters)
+        self.kernel_size = self.window_length = kernel_size
+        self.stride = kernel_size // 2
+
+    def num_frames(self, num_samples):
+        """Number of frames of a signal.
+
+        Arguments
+        ---------
+        num_samples : int or torch.Tensor
+            Length of the signal, in samples.
+
+        Returns
+        -------
+        int or torch.Tensor
+            Number of frames T.
+        """
+        rest = num_samples - self.kernel_size
+        hops = (rest + self.stride - 1) // self.stride
+        return hops * (hops > 0) + 1
+
+    def forward(self, mixture):
+        """Encodes waveforms.
+
+        Arguments
+        ---------
+        mixture : torch.Tensor
+            Waveforms [B, L].
+
+        Returns
+        -------
+        torch.Tensor
+            Features [B, C, T], real and not negative.
+
+        Raises
+        ------
+        ValueError
+            If the input is not a non-empty [B, L] tensor.
+        """
+        if mixture.dim() != 2 or mixture.shape[1] == 0:
+            raise ValueError(
+                "mixture must be a non-empty batch of mono waveforms "
+                f"[batch, samples], got shape {tuple(mixture.shape)}"
+            )
+        num_samples = mixture.shape[1]
+        hops = self.num_frames(num_samples) - 1
+        covered = hops * self.stride + self.kernel_size
+        padded = nn.functional.pad(mixture, (0, covered - num_samples))
+        # As the STFT, the filters stay in full precision under autocast.
+        with torch.autocast(mixture.device.type, enabled=False):
+            return super().forward(padded.to(self.conv1d.weight.dtype))
+
+
+class WaveformDecoder(dual_path.Decoder):
+    """Learned synthesis: transposed convolution, without the ReLU's inverse.
+
+    Arguments
+    ---------
+    num_filters : int
+        Number of filters C.
+    kernel_size : int
+        Length of the filters in samples; they move by half of it.
+
+    Example
+    -------
+    >>> decoder = WaveformDecoder(num_filters=32, kernel_size=16)
+    >>> decoder(torch.randn(2, 32, 1000)).shape
+    torch.Size([2, 8008])
+    """
+
+    def __init__(self, num_filters=256, kernel_size=16):
+        super().__init__(
+            num_filters, 1, kernel_size, kernel_size // 2, bias=False
+        )
+
+    def forward(self, features):
+        """Decodes features.
+
+        Arguments
+        ---------
+        features : torch.Tensor
+            Features [B, C, T].
+
+        Returns
+        -------
+        torch.Tensor
+            Waveforms [B, (T - 1) · stride + kernel_size], at least as long as
+            what was encoded; the caller cuts them.
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            return super().forward(features.to(self.weight.dtype))
+
+
+class WaveformMasker(nn.Module):
+    """Masks of the talkers from a masknet of SpeechBrain.
+
+    The masknet sees features relative to the item's own level, which makes the
+    separation scale-equivariant; SpeechBrain's are so only down to the constant
+    1e-8 in their normalisations.
+
+    These normalisations and the attention look at all frames. Therefore items
+    of a padded batch are run one by one, each on its own frames. Batches
+    without padding go through at once.
+
+    Arguments
+    ---------
+    masknet : nn.Module
+        From features [B, C, T] to masks [K, B, C, T].
+    num_spks : int
+        Number of talkers K that the masknet is made for.
+    min_frames : int
+        Least number of frames that the masknet takes; shorter mixtures are
+        given silent ones.
+
+    Example
+    -------
+    >>> from speechbrain.lobes.models.conv_tasnet import MaskNet
+    >>> masker = WaveformMasker(MaskNet(32, B=8, H=8, P=3, X=2, R=1, C=2))
+    >>> masker(torch.rand(3, 32, 50)).shape
+    torch.Size([2, 3, 32, 50])
+    """
+
+    ordered = False  # the masks come in any order
+
+    def __init__(self, masknet, num_spks=2, min_frames=1):
+        super().__init__()
+        self.masknet = masknet
+        self.num_spks = num_spks
+        self.min_frames = min_frames
+
+    def forward(
+        self,
+        spectrum,
+        num_frames=None,
+        num_spks=None,
+        sources=None,
+        with_embeddings=False,
+    ):
+        """Computes the masks.
+
+        Arguments
+        ---------
+        spectrum : torch.Tensor
+            Features of the mixture [B, C, T], see WaveformEncoder.
+        num_frames : torch.Tensor
+            Number of frames of each item that are not padding [B]; None if
+            there is no padding.
+        num_spks : int
+            Number of talkers K, which has to be that of the constructor.
+        sources : torch.Tensor
+            Features of the sources, which are not used.
+        with_embeddings : bool
+            Whether to return a pair, beside the masks None for embeddings.
+
+        Returns
+        -------
+        torch.Tensor
+            Masks [K, B, C, T], not negative; 0 in padded frames.
+
+        Raises
+        ------
+        ValueError
+            If another number of talkers is asked for.
+        """
+        if num_spks not in (None, self.num_spks):
+            raise ValueError(
+                f"num_spks must be {self.num_spks}, for which this masknet was "
+                f"made, got {num_spks}: train one for {num_spks} talkers"
+            )
+        if num_frames is None:
+            masks = self._masks(spectrum)
+        else:
+            masks = torch.zeros_like(spectrum).repeat(self.num_spks, 1, 1, 1)
+            for item, frames in enumerate(num_frames.tolist()):
+                own = self._masks(spectrum[item : item + 1, :, :frames])
+                masks[:, item, :, :frames] = own[:, 0]
+        return (masks, None) if with_embeddings else masks
+
+    def _masks(self, features):
+        """Masks of items without padding [B, C, T]."""
+        power = features.float().square().mean((1, 2), keepdim=True)
+        # Limited before the root, which has no gradient at 0.
+        level = power.clamp_min(torch.finfo(power.dtype).tiny).sqrt()
+        num_frames = features.shape[2]
+        missing = max(self.min_frames - num_frames, 0)
+        relative = (features / level).to(features.dtype)
+        relative = nn.functional.pad(relative, (0, missing))
+        return self.masknet(relative)[..., :num_frames]
