@@ -40,9 +40,9 @@ class Recorder:
         return folder / f"rank{os.environ['RANK']}.{suffix}"
 
     def compute_forward(self, batch, stage):
-        if stage == sb.Stage.TRAIN:
-            with self.path("ids").open("a") as file:
-                file.writelines(f"{name}\n" for name in batch.id)
+        suffix = "ids" if stage == sb.Stage.TRAIN else f"{stage.name}.ids"
+        with self.path(suffix).open("a") as file:
+            file.writelines(f"{name}\n" for name in batch.id)
         return super().compute_forward(batch, stage)
 
     def on_stage_end(self, stage, stage_loss, epoch=None):

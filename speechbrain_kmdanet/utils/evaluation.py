@@ -20,6 +20,7 @@ from speechbrain_kmdanet.nnet.permutation import (
     best_permutation,
     permute_sources,
 )
+from speechbrain_kmdanet.utils.distributed import gather
 from speechbrain_kmdanet.utils.metrics import pairwise_si_sdr, si_sdr
 
 # Quantile of the normal distribution for intervals of 95 %.
@@ -132,6 +133,15 @@ class SeparationReport:
             Its scores, see :func:`evaluate_utterance`.
         """
         self.rows.append({"id": utterance, **scores})
+
+    def gather(self):
+        """Takes in what the other processes have scored.
+
+        An utterance that several of them have counts once. All processes have
+        to call this; afterwards all have the same report.
+        """
+        rows = {row["id"]: row for rows in gather(self.rows) for row in rows}
+        self.rows = list(rows.values())
 
     def summary(self):
         """Means with 95 % intervals over the utterances.

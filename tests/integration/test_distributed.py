@@ -65,5 +65,13 @@ def test_two_processes(data, tmp_path):
         rows = (tested / "per_utterance.csv").read_text().splitlines()
         assert len(rows) == 1 + (4 if name == "listed" else 4 + 2)
         assert len(list((tested / "examples").iterdir())) == 1
+        # The test set is shared out, and every row is that of a mixture.
+        shares = [
+            (ranks / name / f"rank{rank}.TEST.ids").read_text().split()
+            for rank in (0, 1)
+        ]
+        assert len(shares[0]) == len(shares[1]) == (len(rows) - 1) // 2
+        names = sorted(row.split(",")[0] for row in rows[1:])
+        assert names == sorted(shares[0] + shares[1])
         state = torch.load(output / "pretrained" / "masknet.ckpt")
         assert not any(key.startswith("module.") for key in state)

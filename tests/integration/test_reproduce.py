@@ -88,12 +88,12 @@ def test_table_1(reproduce, table_1):
     ):
         summary = json.loads((training / name / "summary.json").read_text())
         score = summary["si_sdri"]
-        assert float(row["si_sdri"]) == pytest.approx(score["mean"])
-        assert float(row["ci95"]) == pytest.approx(score["ci95"])
+        assert float(row["si_sdri"]) == pytest.approx(score["mean"], abs=1e-4)
+        assert float(row["ci95"]) == pytest.approx(score["ci95"], abs=1e-4)
         assert int(row["mixtures"]) == summary["utterances"] == 4
     assert summary["infer_metric"] == "spherical"
     difference = float(rows[1]["si_sdri"]) - float(rows[0]["si_sdri"])
-    assert float(rows[1]["difference"]) == pytest.approx(difference)
+    assert float(rows[1]["difference"]) == pytest.approx(difference, abs=2e-4)
 
 
 def test_budget_and_source_are_stated(reproduce, table_1):
@@ -158,6 +158,23 @@ def test_a_piece_of_table_3(reproduce, table_1, capsys):
     text = (table_1 / "table3_tiny.md").read_text()
     assert re.search(rf"^\| DANet, Euc.+\| 9\.5 +\| {MEASURED} +\|", text, re.M)
     assert "2 → 3, paper" in text and "3 → 3" not in text
+
+
+def test_table_2(reproduce, table_1):
+    assert reproduce.run("table2") == 0
+    assert len(reproduce.calls) == 5
+    rows = read_csv(table_1 / "table2_tiny.csv")
+    assert [row["train_iterations"] for row in rows] == "1 3 5 10 20".split()
+    assert all(float(row["minutes_per_epoch"]) > 0 for row in rows)
+    pattern = rf"^\| 20 +\| 10\.7 +\| {MEASURED} +\| 22\.81 .+\| 4\.96 +\| \d"
+    text = (table_1 / "table2_tiny.md").read_text()
+    assert re.search(pattern, text, re.M)
+    # L = 5 is a row of Table 3, too.
+    part = ["--systems", "kmeans_danet_spherical", "--train_on", "2"]
+    assert reproduce.run("table3", *part) == 0
+    assert len(reproduce.calls) == 1
+    text = (table_1 / "table3_tiny.md").read_text()
+    assert "Differences to k-means DANet (spherical)" in text
 
 
 def test_failed_runs_are_named(reproduce, capsys, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from mir_eval.separation import bss_eval_sources
 
+from speechbrain_kmdanet.utils import evaluation
 from speechbrain_kmdanet.utils.evaluation import (
     SeparationReport,
     evaluate_utterance,
@@ -219,3 +220,18 @@ def test_an_empty_report_is_written(tmp_path):
 def test_one_line():
     line = str(make_report([1.0, 3.0]))
     assert line == "SI-SDRi 2.00 ± 1.96 dB (2 mixtures)"
+
+
+def test_an_utterance_of_two_processes_counts_once(monkeypatch):
+    def scored(**si_sdris):
+        report = SeparationReport()
+        for name, value in si_sdris.items():
+            scores = {"num_spks": 2, "silent_sources": 0, "si_sdri": value}
+            report.add(name, scores)
+        return report
+
+    first, second = scored(a=1.0, c=5.0), scored(b=3.0, a=1.0)
+    monkeypatch.setattr(evaluation, "gather", lambda rows: [rows, second.rows])
+    first.gather()
+    assert sorted(row["id"] for row in first.rows) == ["a", "b", "c"]
+    assert first.summary()["si_sdri"]["mean"] == 3.0

@@ -24,7 +24,8 @@ from speechbrain_kmdanet.dataio.mixture_dataset import MixtureDataset
 def make_loaders(hparams, test_only=False):
     """Loaders of the training, validation and test sets.
 
-    Processes share the training set; each of them has all of the others.
+    Processes share all of them; some may get a test mixture that another has
+    too, so that all get as many.
 
     Arguments
     ---------
@@ -44,18 +45,13 @@ def make_loaders(hparams, test_only=False):
     ValueError
         If there is not enough data, or some cannot be used.
     """
-    train, valid, test = make_datasets(hparams, test_only)
-    test = _make_loader(test, **hparams["test_loader_options"])
-    if test_only:
-        return None, None, test
-    valid = _make_loader(valid, **hparams["valid_loader_options"])
-    train = _make_loader(
-        train,
-        rank=int(os.environ.get("RANK", 0)),
-        world_size=int(os.environ.get("WORLD_SIZE", 1)),
-        **hparams["train_loader_options"],
+    names = "train", "valid", "test"
+    return tuple(
+        None
+        if dataset is None
+        else _make_loader(dataset, **hparams[f"{name}_loader_options"])
+        for name, dataset in zip(names, make_datasets(hparams, test_only))
     )
-    return train, valid, test
 
 
 def make_datasets(hparams, test_only=False):
@@ -113,8 +109,6 @@ def _make_loader(
     batch_size=1,
     shuffle=False,
     drop_last=False,
-    rank=0,
-    world_size=1,
     **options,
 ):
     """Loader of batches that have one number of speakers each."""
@@ -124,7 +118,12 @@ def _make_loader(
             "mixtures of the first epoch in all epochs"
         )
     sampler = MixtureBatchSampler(
-        dataset, batch_size, shuffle, drop_last, rank, world_size
+        dataset,
+        batch_size,
+        shuffle,
+        drop_last,
+        rank=int(os.environ.get("RANK", 0)),
+        world_size=int(os.environ.get("WORLD_SIZE", 1)),
     )
     for num_spks, count in Counter(dataset.num_spks).items():
         if drop_last and count < sampler.step_size:

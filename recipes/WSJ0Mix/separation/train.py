@@ -33,6 +33,7 @@ from user_errors import user_message
 
 from speechbrain_kmdanet.lobes.models.waveform import WaveformEncoder
 from speechbrain_kmdanet.nnet.objectives import OBJECTIVES, Separation
+from speechbrain_kmdanet.utils.distributed import gather
 from speechbrain_kmdanet.utils.evaluation import (
     SeparationReport,
     evaluate_utterance,
@@ -78,17 +79,14 @@ class Separator(ResumableBrain):
     def compute_objectives(self, separation, batch, stage):
         """Loss of a batch; the scores are collected on the way."""
         loss = OBJECTIVES[self.loss](separation)
-        # All processes validate, as all of them decide by the result; the
-        # test results are those of the main one.
-        if stage == sb.Stage.VALID or (
-            stage == sb.Stage.TEST and if_main_process()
-        ):
+        if stage != sb.Stage.TRAIN:
             self._score(batch, separation, stage)
         return loss.mean()
 
     def _score(self, batch, separation, stage):
         """Adds the scores of a batch to the report of the stage."""
         test = stage == sb.Stage.TEST
+        examples = self.hparams.num_examples if if_main_process() else 0
         for index, name in enumerate(batch.id):
             length = int(separation.num_samples[index])
             mixture = batch.mixture.data[index, :length].cpu()
@@ -99,7 +97,7 @@ class Separator(ResumableBrain):
                 separation.estimates[index, :length],
                 compute_sdr=test and self.hparams.compute_sdr,
             )
-            if test and len(self.report.rows) < self.hparams.num_examples:
+            if test and len(self.report.rows) < examples:
                 write_example(
                     os.path.join(self.hparams.test_folder, "examples", name),
                     mixture, sources, ordered, self.hparams.sample_rate,
@@ -129,9 +127,13 @@ class Separator(ResumableBrain):
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Logs, changes the learning rate and saves, or writes the results."""
+        losses = gather(stage_loss)
+        stage_loss = sum(losses) / len(losses)
         if stage == sb.Stage.TRAIN:
             self.train_loss = stage_loss
-        elif stage == sb.Stage.VALID:
+            return
+        self.report.gather()
+        if stage == sb.Stage.VALID:
             si_sdri = self.report.summary()["si_sdri"]["mean"]
             lr, _ = self.hparams.lr_scheduler(self.optimizer)
             self.hparams.train_logger.log_stats(

@@ -55,7 +55,8 @@ def write_table(table, planner, command, stem):
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fields, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(table.rows)
+        for row in table.rows:
+            writer.writerow({key: _round(row[key]) for key in row})
     return text
 
 
@@ -90,6 +91,11 @@ def hide_paths(command):
             lines.append("   ")
         lines[-1] += f" {part}" if lines[-1] else part
     return " \\\n".join(lines)
+
+
+def _round(value):
+    """Digits that say something; other values as they are."""
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def _notes(table, planner):
