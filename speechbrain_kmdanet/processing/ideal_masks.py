@@ -33,7 +33,7 @@ def ideal_binary_masks(sources):
     tensor([1., 0., 0.])
     """
     magnitudes = sources.abs().transpose(0, 1)
-    loudest = magnitudes.argmax(0, keepdim=True)
+    loudest = magnitudes.max(0, keepdim=True).indices  # not argmax: slow
     masks = torch.zeros_like(magnitudes).scatter_(0, loudest, 1.0)
     return masks * (magnitudes > 0)
 

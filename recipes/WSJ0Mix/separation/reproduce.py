@@ -16,7 +16,7 @@ from reproduction.figure import draw_figure_1
 from reproduction.methods import ANY, BY_NAME
 from reproduction.options import TABLES, parse_arguments
 from reproduction.plan import Planner
-from reproduction.report import write_table
+from reproduction.report import hide_paths, write_table
 from reproduction.tables import (
     REFERENCE,
     cells_1,
@@ -63,7 +63,7 @@ def find_runs(table, options, planner):
     return planner.runs({"table1": cells_1, "table2": cells_2}[table]())
 
 
-def write(table, options, planner, command):
+def write(table, options, planner):
     """Writes a table, with the figures that there are.
 
     Arguments
@@ -74,8 +74,6 @@ def write(table, options, planner, command):
         The command line.
     planner : Planner
         Knows where the results are.
-    command : list of str
-        The command line.
 
     Returns
     -------
@@ -89,7 +87,7 @@ def write(table, options, planner, command):
     else:
         make = {"table1": make_table_1, "table2": make_table_2}[table]
         made = make(planner, options.name)
-    return write_table(made, planner, command, stem)
+    return write_table(made, planner, stem)
 
 
 def draw(options, runs, command):
@@ -101,7 +99,7 @@ def draw(options, runs, command):
         The command line.
     runs : list of Run
         The training of the separator, unless it is given.
-    command : list of str
+    command : str
         The command line.
 
     Returns
@@ -144,7 +142,7 @@ def run(arguments):
         options.data_folder, options.runs, budget, options.seeds,
         options.overrides,
     )  # fmt: skip
-    command = ["python", "reproduce.py", *arguments]
+    command = hide_paths(["python", "reproduce.py", *arguments])
     tables = TABLES if options.table == "all" else [options.table]
     wanted = {table: find_runs(table, options, planner) for table in tables}
     every = {run.folder: run for runs in wanted.values() for run in runs}
@@ -158,14 +156,14 @@ def run(arguments):
         for number, it in enumerate(todo, 1):
             print(f"\n{table}, run {number} of {len(todo)}: {it.title}")
             sys.stdout.flush()
-            it.execute()
+            it.execute(command)
             if table != "figure1":
                 # What there is can be read while the others are made.
-                write(table, options, planner, command)
+                write(table, options, planner)
         if table == "figure1":
             text = draw(options, runs, command)
         else:
-            text = write(table, options, planner, command)
+            text = write(table, options, planner)
         print(f"\n{text}\nwritten to {options.results}", flush=True)
 
 

@@ -142,7 +142,7 @@ class DeepClustering(nn.Module):
         self, embeddings, centroids, significant, magnitudes, num_frames
     ):
         """Binary masks [B, K, N]: every bin has the nearest centroid."""
-        nearest = distance_masks(embeddings, centroids).argmax(1)
+        nearest = distance_masks(embeddings, centroids).max(1).indices
         masks = nn.functional.one_hot(nearest, centroids.shape[1])
         return masks.transpose(1, 2).to(embeddings.dtype)
 

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from reproduction.formatting import format_markdown
-from reproduction.report import hide_paths
 from speechbrain_kmdanet.dataio.source_files import UnusableSource, read_source
 from speechbrain_kmdanet.inference.separation import AttractorSeparation
 from speechbrain_kmdanet.utils.embedding_plot import (
@@ -51,7 +50,7 @@ def draw_figure_1(
         Name of the mixture; None for the first one.
     stem : pathlib.Path
         Path of the picture and its text, without a suffix.
-    command : list of str
+    command : str
         Command line that asked for it.
 
     Returns
@@ -101,7 +100,7 @@ def draw_figure_1(
                 for kind, x in view.errors.items()
             ],
         ),
-        command=hide_paths(command),
+        command=command,
     )
     stem.with_suffix(".md").write_text(text, encoding="utf-8")
     return text

@@ -23,7 +23,7 @@ PLACEHOLDERS = {
 LEFT_OUT = ("--runs", "--results")
 
 
-def write_table(table, planner, command, stem):
+def write_table(table, planner, stem):
     """Writes a table beside its sources.
 
     Arguments
@@ -32,8 +32,6 @@ def write_table(table, planner, command, stem):
         The table.
     planner : Planner
         Knows the runs.
-    command : list of str
-        Command line that asked for it.
     stem : pathlib.Path
         Path without its suffix.
 
@@ -46,8 +44,7 @@ def write_table(table, planner, command, stem):
     for caption, header, lines in table.parts:
         text += f"\n{caption}\n" if caption else ""
         text += f"\n{format_markdown(header, lines)}"
-    text += "\n" + "\n\n".join(_notes(table, planner)) + "\n"
-    text += f"\n```shell\n{hide_paths(command)}\n```\n"
+    text += "".join(f"\n{note}\n" for note in _notes(table, planner))
     stem.parent.mkdir(parents=True, exist_ok=True)
     stem.with_suffix(".md").write_text(text, encoding="utf-8")
     fields = list(dict.fromkeys(key for row in table.rows for key in row))
@@ -73,7 +70,7 @@ def hide_paths(command):
     str
         One line, or several with backslashes.
     """
-    parts, words = [], iter(command)
+    parts, words = [], iter(command[2:])
     for word in words:
         name, equals, value = word.partition("=")
         if name in LEFT_OUT:
@@ -83,13 +80,15 @@ def hide_paths(command):
             parts.append(f"{name} {PLACEHOLDERS[name]}")
         elif Path(word).is_absolute():
             parts.append("PATH")
-        else:
+        elif word.startswith("--") or not parts:
             parts.append(shlex.quote(word))
-    lines = [""]
+        else:
+            parts[-1] += f" {shlex.quote(word)}"
+    lines = [" ".join(command[:2])]
     for part in parts:
-        if lines[-1] and len(lines[-1]) + len(part) > 74:
+        if len(lines[-1]) + len(part) > 77:
             lines.append("   ")
-        lines[-1] += f" {part}" if lines[-1] else part
+        lines[-1] += f" {part}"
     return " \\\n".join(lines)
 
 
@@ -102,7 +101,7 @@ def _notes(table, planner):
     """Paragraphs below a table: measure, budget, sources."""
     done = [cell for cell in table.cells if planner.results(cell)]
     if not done:
-        return ["None of its runs is done yet. They are made by"]
+        return ["None of its runs is done yet."]
     counts = sorted({row["mixtures"] for row in table.rows} - {0})
     measure = (
         "SI-SDRi: means over all mixtures of tt "
@@ -169,4 +168,8 @@ def _describe_sources(cells, planner):
     machine, versions, commit = (
         " and ".join(found[key]) for key in ("machine", "versions", "commit")
     )
-    return f"Measured {when}, {machine}; {versions}; commit {commit}; with"
+    commands = "\n".join(found["command"])
+    return (
+        f"Measured {when}, {machine}; {versions}; commit {commit}; with\n\n"
+        f"```shell\n{commands}\n```"
+    )

@@ -126,8 +126,13 @@ class Run(NamedTuple):
         except ValueError:
             return False
 
-    def execute(self):
+    def execute(self, command):
         """Makes or continues the run, unless it is done.
+
+        Arguments
+        ---------
+        command : str
+            Command line that asks for it, for the record.
 
         Raises
         ------
@@ -157,6 +162,7 @@ class Run(NamedTuple):
                 f"{self.title}, see above; the same command goes on from here"
             )
         about = describe_environment(self.options.get("device"))
+        about["command"] = command
         self._write({**record, "finished": True, "about": about})
 
     def arguments(self):
