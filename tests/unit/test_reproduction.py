@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 from recipe_runs import RECIPE
+from ruamel.yaml import YAML
 
 sys.path.insert(0, str(RECIPE))
 
@@ -361,3 +362,22 @@ def test_figures_of_the_paper_fit_its_text():
     # Sec. 2.3: ADANet gives a small improvement of 0.1 dB.
     gain = BY_NAME["adanet"].paper["2", 2] - BY_NAME["danet"].paper["2", 2]
     assert gain == pytest.approx(0.1)
+
+
+def test_several_folders_are_a_list_for_train(tmp_path):
+    root = tmp_path / "a folder, with a comma"
+    for number in (2, 3):
+        for split in ("tr", "cv", "tt"):
+            write_silence(root / f"{number}speakers", split, [1.0, 2.0])
+    planner = Planner(root, tmp_path / "runs", Budget(None, None, None))
+    training = planner.training(BY_NAME["danet"], "2+3", 7)
+    folders = [str(root / "2speakers"), str(root / "3speakers")]
+    text = f"data_folder: {training.options['data_folder']}"
+    assert YAML().load(text) == {"data_folder": folders}
+    assert training.folder == tmp_path / "runs" / "danet/2+3speakers/seed7"
+    # 350 epochs with their validations, and the test
+    assert training.hours == pytest.approx(350 * 6 / 3600)
+    assert training.evaluations == 350 * 4 + 4
+    # Of both numbers of speakers, and tested at once
+    cells = cells_3(["danet"], [("2+3", 2), ("2+3", 3)])
+    assert len(planner.runs(cells)) == 1

@@ -19,6 +19,7 @@ Authors
 
 import os
 import sys
+import time
 
 import speechbrain as sb
 import torch
@@ -122,6 +123,7 @@ class Separator(ResumableBrain):
                 else self.hparams.segment_seconds
             )
             self.train_data.epoch = epoch
+            self.began = time.monotonic()
         else:
             self.report = SeparationReport()
 
@@ -130,7 +132,8 @@ class Separator(ResumableBrain):
         losses = gather(stage_loss)
         stage_loss = sum(losses) / len(losses)
         if stage == sb.Stage.TRAIN:
-            self.train_loss = stage_loss
+            seconds = time.monotonic() - self.began
+            self.train_stats = {"loss": stage_loss, "seconds": seconds}
             return
         self.report.gather()
         if stage == sb.Stage.VALID:
@@ -138,7 +141,7 @@ class Separator(ResumableBrain):
             lr, _ = self.hparams.lr_scheduler(self.optimizer)
             self.hparams.train_logger.log_stats(
                 {"epoch": epoch, "lr": lr},
-                train_stats={"loss": self.train_loss},
+                train_stats=self.train_stats,
                 valid_stats={"loss": stage_loss, "si_sdri": si_sdri},
             )
             self.checkpointer.save_and_keep_only(

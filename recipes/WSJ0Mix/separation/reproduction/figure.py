@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from reproduction.formatting import format_markdown
+from reproduction.provenance import describe_environment
 from speechbrain_kmdanet.dataio.source_files import UnusableSource, read_source
 from speechbrain_kmdanet.inference.separation import AttractorSeparation
 from speechbrain_kmdanet.utils.embedding_plot import (
@@ -20,11 +21,16 @@ TEXT = """\
 
 ![Embeddings of the mixture {mixture}]({picture})
 
-{source}; mixture {mixture} of tt. Dots are the bins within 40 dB of the loudest
-one, larger when louder, in the plane of the first two principal components of
-all bins, weighted by energy. The attractors of the ground truth are {oracle}.
+{source}; mixture {mixture} of tt.
+
+Dots are the bins within 40 dB of the loudest one, larger when louder, in the
+plane of the first two principal components of all bins, weighted by energy. The
+attractors of the ground truth are
+{oracle}.
 
 {table}
+Drawn on {date}, {machine}; {versions}; commit {commit}; with
+
 ```shell
 {command}
 ```
@@ -86,7 +92,9 @@ def draw_figure_1(
     )
     stem.parent.mkdir(parents=True, exist_ok=True)
     picture = stem.with_suffix(".png")
-    plot_embeddings(view, picture, f"Embeddings of a mixture of two\n{mixture}")
+    plot_embeddings(
+        view, picture, f"Embeddings of a mixture of two talkers\n{mixture}"
+    )
     text = TEXT.format(
         data=stem.name.partition("_")[2],
         mixture=mixture,
@@ -101,6 +109,7 @@ def draw_figure_1(
             ],
         ),
         command=command,
+        **describe_environment(),
     )
     stem.with_suffix(".md").write_text(text, encoding="utf-8")
     return text

@@ -4,6 +4,7 @@ Authors
  * The speechbrain_kmdanet developers 2026
 """
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -199,7 +200,7 @@ class Planner:
         )
         folder = self.runs_folder / method.name / f"{train_on}speakers"
         folder /= f"seed{seed}"
-        together = f"[{', '.join(map(str, folders))}]"
+        together = json.dumps([str(data) for data in folders])
         options = {
             "data_folder": together if len(folders) > 1 else folders[0],
             "num_spks": numbers[0],
