@@ -112,5 +112,6 @@ def check_active_bins(weights, num_spks):
         raise ValueError(
             f"num_spks={num_spks} talkers cannot be told apart in item {item} "
             f"of the batch, of which only {int(active[item])} time-frequency "
-            "bins have enough energy: ask for fewer talkers or give a longer mixture"
+            "bins have enough energy: ask for fewer talkers or give a longer "
+            "mixture"
         )
