@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import re
 import shutil
 
 import pytest
@@ -79,7 +80,7 @@ def reference(request, train, data, tmp_path_factory):
 def test_waveform_systems_train_and_are_evaluated(reference):
     _, _, folder = reference
     log = (folder / "train_log.txt").read_text().splitlines()
-    losses = [float(line.split("train loss: ")[1].split()[0]) for line in log]
+    losses = [float(re.search(r"train loss: ([^ ,]+)", x)[1]) for x in log]
     assert len(losses) == 2 and losses[1] < losses[0]
     summary, rows = read_results(folder)
     assert summary["utterances"] == len(rows) == 4
