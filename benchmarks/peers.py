@@ -69,7 +69,7 @@ def sklearn_kmeans(x, centroids, iterations):
 
     found = []
     for points, initial in zip(x.numpy(), centroids.numpy()):
-        # A tolerance below zero: it does not stop before.
+        # Without tolerance it stops early only where nothing changes any more.
         model = KMeans(
             len(initial), init=initial, n_init=1, max_iter=iterations, tol=0
         )

@@ -114,6 +114,7 @@ def _band_limit(signal, sample_rate):
     """Applies the input filters; `signal` and the result are [time]."""
 
     def design(edge_hz, kind):
+        """Second-order sections of the filter with an edge in Hz."""
         # cheby2 takes the stop band's edge, we know the pass band's:
         # their ratio is that of the prewarped (analog) frequencies.
         warped = math.tan(math.pi * edge_hz / sample_rate)

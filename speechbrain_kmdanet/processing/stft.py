@@ -49,6 +49,8 @@ class STFTEncoder(_STFT):
     66
     """
 
+    has_magnitudes = True
+
     def num_frames(self, num_samples):
         """Number of frames of a signal.
 

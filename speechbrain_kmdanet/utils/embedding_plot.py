@@ -119,6 +119,7 @@ def view_embeddings(
     centre, axes, explained = _principal_plane(embeddings, weights)
 
     def project(points):
+        """Coordinates of points in the plane of the picture."""
         return (points - centre) @ axes
 
     attractors = {"oracle": _oracle(embeddings, weights, sources, energetic)}

@@ -32,7 +32,6 @@ from speechbrain.utils.distributed import if_main_process, run_on_main
 from speechbrain.utils.logger import get_logger
 from user_errors import user_message
 
-from speechbrain_kmdanet.lobes.models.waveform import WaveformEncoder
 from speechbrain_kmdanet.nnet.objectives import OBJECTIVES, Separation
 from speechbrain_kmdanet.utils.distributed import gather
 from speechbrain_kmdanet.utils.evaluation import (
@@ -235,8 +234,8 @@ def run(arguments):
             raise ValueError(
                 f"{key} must be one of {tuple(OBJECTIVES)}, got {loss!r}"
             )
-    encoder = hparams["model"]["encoder"]
-    if isinstance(encoder, WaveformEncoder) and hparams["loss"] != "si_sdr":
+    has_magnitudes = hparams["model"]["encoder"].has_magnitudes
+    if not has_magnitudes and hparams["loss"] != "si_sdr":
         raise ValueError(
             f"loss must be si_sdr for {hparams['system']}, which works in the "
             f"waveform domain and has no magnitudes, got {hparams['loss']!r}"

@@ -38,6 +38,8 @@ class WaveformEncoder(dual_path.Encoder):
     1000
     """
 
+    has_magnitudes = False  # only waveforms can be compared
+
     def __init__(self, num_filters=256, kernel_size=16):
         super().__init__(kernel_size, num_filters)
         self.kernel_size = self.window_length = kernel_size
