@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 
 from speechbrain_kmdanet.processing.kmeans_init import INITS, draw_centroids
-from speechbrain_kmdanet.processing.lloyd import Lloyd, tiny, unit
+from speechbrain_kmdanet.processing.lloyd import Lloyd, means, tiny, unit
 
 METRICS = ("euclidean", "spherical")
 # Shorter points have no direction; w/‖x‖ must stay finite (spherical).
@@ -118,7 +118,7 @@ def kmeans(
         if x.dtype in (torch.float16, torch.bfloat16):
             x = x.float()
         if weights is None:
-            weights = x.new_ones(x.shape[:2])
+            weights = x.new_ones(()).expand(x.shape[:2])
         weights = weights.to(x.dtype)
         spherical = metric == "spherical"
         if initial_centroids is not None:
@@ -134,8 +134,11 @@ def kmeans(
                 spread = weights.sum(1)
             else:
                 step_weights = weights
-                spread = (weights * norms.square()).sum(1)
-            lloyd = Lloyd(points, step_weights, num_clusters, spherical)
+                spread = torch.linalg.vecdot(weights * norms, norms)
+            lloyd = Lloyd(
+                points, step_weights, num_clusters, spherical,
+                iterations=num_init * iterations,
+            )  # fmt: skip
 
             for _ in range(num_init):
                 if initial_centroids is None:
@@ -200,21 +203,14 @@ def _check_initial_centroids(initial_centroids, x, num_clusters):
         )
 
 
-def _members(assignments, centroids):
-    """Membership of each point in each cluster [B, K, N], bool."""
-    clusters = torch.arange(centroids.shape[1], device=centroids.device)
-    return assignments.unsqueeze(1) == clusters.view(-1, 1)
-
-
 def _means(points, weights, assignments, centroids):
-    """Weighted means of the clusters [B, K, D] (Eq. 6).
-
-    A cluster without weight keeps its previous centroid.
-    """
-    masses = _members(assignments, centroids) * weights.unsqueeze(1)
-    mass = masses.sum(2, keepdim=True)
-    means = torch.bmm(masses, points) / mass.clamp_min(tiny(points))
-    return torch.where(mass > 0, means, centroids)
+    """Weighted means of the clusters [B, K, D] (Eq. 6), with their gradient."""
+    clusters = torch.arange(centroids.shape[1], device=centroids.device)
+    members = assignments.unsqueeze(1) == clusters.view(-1, 1)
+    masses = members.to(points.dtype).mul_(weights.unsqueeze(1))
+    return means(
+        torch.bmm(masses, points), masses.sum(2, keepdim=True), centroids
+    )
 
 
 def _inertia(sums, masses, spread, metric):

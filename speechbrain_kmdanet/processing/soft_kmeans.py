@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import torch
 
+from speechbrain_kmdanet.processing.lloyd import means
+
 
 class SoftKMeansResult(NamedTuple):
     """What :func:`soft_kmeans` returns.
@@ -78,7 +80,10 @@ def soft_kmeans(x, initial_centroids, weights=None, alpha=5.0, iterations=5):
         centroids = initial_centroids.to(x.dtype)
         for _ in range(iterations):
             memberships = _memberships(x, centroids, alpha)
-            centroids = _update(x, memberships * weights, centroids)
+            masses = memberships * weights
+            centroids = means(
+                torch.bmm(masses, x), masses.sum(2, keepdim=True), centroids
+            )
         return SoftKMeansResult(centroids, _memberships(x, centroids, alpha))
 
 
@@ -107,14 +112,3 @@ def _memberships(x, centroids, alpha):
     products = torch.bmm(centroids, x.transpose(1, 2))
     squares = centroids.square().sum(2, keepdim=True)
     return (alpha * (2.0 * products - squares)).softmax(dim=1)
-
-
-def _update(x, masses, centroids):
-    """Means of the points by their masses [B, K, N].
-
-    A cluster without mass keeps its centroid.
-    """
-    mass = masses.sum(2, keepdim=True)
-    tiny = torch.finfo(mass.dtype).tiny
-    means = torch.bmm(masses, x) / mass.clamp_min(tiny)
-    return torch.where(mass > tiny, means, centroids)
