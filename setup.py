@@ -42,7 +42,10 @@ INSTALL_REQUIRES = [
 # Synthesises the demo's speech; the wheel ships espeak-ng and its voices.
 DEMO = ["espeakng-loader>=0.2.4"]
 
-TEST = ["pytest>=7.4", "scikit-learn>=1.1", *DEMO]
+# What the benchmarks compare with.
+BENCH = ["scikit-learn>=1.1", "torch_kmeans>=0.2"]
+
+TEST = ["pytest>=7.4", *BENCH, *DEMO]
 
 # ruff and yamllint are the versions that SpeechBrain pins; the same ones are
 # in .pre-commit-config.yaml.
@@ -83,6 +86,6 @@ setup(
     packages=find_packages(include=[f"{PACKAGE}*"]),
     package_data={PACKAGE: ["py.typed"]},
     install_requires=INSTALL_REQUIRES,
-    extras_require={"demo": DEMO, "test": TEST, "dev": DEV},
+    extras_require={"demo": DEMO, "bench": BENCH, "test": TEST, "dev": DEV},
     zip_safe=False,
 )

@@ -5,7 +5,7 @@ Authors
 """
 
 import torch
-from peers import plain_kmeans, sklearn_kmeans
+from peers import plain_kmeans, sklearn_kmeans, torch_kmeans
 from rows import Row
 from timing import compare
 
@@ -74,5 +74,6 @@ ROWS = [
         against_reading,
     ),
     _against("scikit-learn", sklearn_kmeans),
+    _against("torch_kmeans", torch_kmeans),
     _against("a plain PyTorch loop", plain_kmeans),
 ]

@@ -1,4 +1,4 @@
-"""k-means as other projects write it, to compare with.
+"""k-means of other projects, or as they write it, to compare with.
 
 Authors
  * The speechbrain_kmdanet developers 2026
@@ -6,12 +6,19 @@ Authors
 
 import torch
 
+try:
+    from sklearn.cluster import KMeans as ScikitLearnKMeans
+    from torch_kmeans import KMeans as TorchKMeans
+except ImportError as error:
+    raise SystemExit(
+        "what the benchmarks compare with is missing: pip install -e '.[bench]'"
+    ) from error
+
 
 def plain_kmeans(x, centroids, iterations):
     """Distances cluster by cluster, means item by item: a plain loop.
 
-    This is how the k-means of ESPnet's and tky823's deep attractor networks
-    are written.
+    This is how the k-means of ESPnet's deep attractor network is written.
 
     Arguments
     ---------
@@ -48,6 +55,61 @@ def plain_kmeans(x, centroids, iterations):
     return centroids
 
 
+def one_hot_kmeans(x, centroids, iterations):
+    """Distances to all clusters at once, means of masked copies, by item.
+
+    This is how the k-means of the deep attractor network in tky823's
+    DNN-based_source_separation is written.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        Points [B, N, D].
+    centroids : torch.Tensor
+        Initial centroids [B, K, D].
+    iterations : int
+        Number of iterations.
+
+    Returns
+    -------
+    torch.Tensor
+        Centroids [B, K, D].
+    """
+    num_clusters = centroids.shape[1]
+    found = []
+    for points, centers in zip(x.unsqueeze(2), centroids):
+        for _ in range(iterations):
+            distances = torch.norm(points - centers, dim=2)
+            labels = torch.eye(num_clusters, device=x.device)[
+                distances.min(1).indices
+            ].unsqueeze(2)
+            centers = (points * labels).sum(0) / labels.sum(0)
+        found.append(centers)
+    return torch.stack(found)
+
+
+def torch_kmeans(x, centroids, iterations):
+    """KMeans of the package torch_kmeans.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        Points [B, N, D].
+    centroids : torch.Tensor
+        Initial centroids [B, K, D].
+    iterations : int
+        Number of iterations.
+
+    Returns
+    -------
+    torch.Tensor
+        Centroids [B, K, D].
+    """
+    model = TorchKMeans(max_iter=iterations, tol=0.0, num_init=1, verbose=False)
+    # It changes the centres that it is given.
+    return model(x, k=centroids.shape[1], centers=centroids.clone()).centers
+
+
 def sklearn_kmeans(x, centroids, iterations):
     """scikit-learn's KMeans, item by item.
 
@@ -65,12 +127,10 @@ def sklearn_kmeans(x, centroids, iterations):
     torch.Tensor
         Centroids [B, K, D].
     """
-    from sklearn.cluster import KMeans
-
     found = []
     for points, initial in zip(x.numpy(), centroids.numpy()):
         # Without tolerance it stops early only where nothing changes any more.
-        model = KMeans(
+        model = ScikitLearnKMeans(
             len(initial), init=initial, n_init=1, max_iter=iterations, tol=0
         )
         found.append(torch.from_numpy(model.fit(points).cluster_centers_))

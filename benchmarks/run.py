@@ -9,94 +9,80 @@ Authors
 
 import argparse
 import sys
-from pathlib import Path
 
 import clustering
+import distributed
 import evaluation
+import loader
 import separation
 import torch
 import training
+from report import add_results_option, write_report
 from tqdm import tqdm
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "recipes" / "WSJ0Mix" / "separation"))
-from reproduction.formatting import format_markdown  # noqa: E402
-from reproduction.provenance import describe_environment  # noqa: E402
 
 GROUPS = {
     "clustering": clustering.ROWS,
     "training": training.ROWS,
+    "loader": loader.ROWS,
+    "distributed": distributed.ROWS,
     "separation": separation.ROWS,
     "evaluation": evaluation.ROWS,
 }
-HEADER = ["what", "goal", "measured", "range", "met", "seconds"]
+HEADER = ["what", "goal", "measured", "range", "met", "least of each"]
 
 
-def parse_arguments(arguments=None):
+def parse_arguments():
     """Returns the arguments of the command line."""
     parser = argparse.ArgumentParser(
         description="Measures ratios of times within one run, and writes them "
-        "beside the goals into RESULTS/benchmarks.md. Takes some minutes; what "
-        "else the machine does should not change meanwhile."
+        "beside the goals into RESULTS/benchmarks.md. Takes a quarter of an "
+        "hour; what else the machine does should not change meanwhile."
     )
     parser.add_argument(
         "--groups", nargs="+", choices=GROUPS, default=list(GROUPS),
         help="what to measure (default: all)",
     )  # fmt: skip
     parser.add_argument(
-        "--repeats", type=int, default=7, help="rounds of each (default: 7)"
+        "--repeats", type=int, default=5, help="rounds of each (default: 5)"
     )
     parser.add_argument(
         "--threads", type=int, default=2, help="of PyTorch (default: 2)"
     )
-    parser.add_argument(
-        "--results", type=Path, default=ROOT / "results", metavar="RESULTS",
-        help="where to write (default: results/ of the repository)",
-    )  # fmt: skip
-    return parser.parse_args(arguments)
+    add_results_option(parser)
+    return parser.parse_args()
 
 
 def format_row(row, ratio):
-    """Texts of a row: what, goal, measured, range, met, seconds."""
+    """Texts of a row, see HEADER."""
     sign = "at most" if row.at_most else "at least"
-    seconds = [f"{name} {x:.3g}" for name, x in ratio.seconds.items()]
+    least = [f"{name} {x:.3g} {ratio.unit}" for name, x in ratio.least.items()]
     return [
         row.what,
         f"{sign} {row.goal:.4g}",
         f"{ratio.median:.3g}",
         f"{ratio.low:.3g} to {ratio.high:.3g}",
         "yes" if row.is_met(ratio) else "no",
-        ", ".join(seconds),
+        ", ".join(least),
     ]
 
 
-def main(arguments=None):
+def main():
     """Measures, prints and writes; returns the exit status."""
-    options = parse_arguments(arguments)
+    options = parse_arguments()
     torch.set_num_threads(options.threads)
     rows = [row for group in options.groups for row in GROUPS[group]]
     lines = [
         format_row(row, row.run(options.repeats))
         for row in tqdm(rows, "Benchmarks", dynamic_ncols=True)
     ]
-    about = describe_environment()
-    command = " ".join(["python benchmarks/run.py", *(arguments or [])])
-    text = (
-        "# Benchmarks\n\nRatios of times: medians over "
-        f"{options.repeats} rounds in which the two take turns, and their "
-        "range; the least seconds of each.\n\n"
-        f"{format_markdown(HEADER, lines)}\n"
-        f"Measured on {about['date']}, {about['machine']}; "
-        f"{about['versions']}; commit {about['commit']}; with\n\n"
-        f"```shell\n{command}\n```\n"
+    about = (
+        f"Ratios: medians over {options.repeats} rounds in which the two take "
+        "turns, and their range; the least of each."
     )
-    print(text)
-    options.results.mkdir(parents=True, exist_ok=True)
-    path = options.results / "benchmarks.md"
-    path.write_text(text, encoding="utf-8")
-    print(f"written to {path}")
+    parts = [about, (HEADER, lines)]
+    write_report(options.results / "benchmarks.md", "Benchmarks", parts)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

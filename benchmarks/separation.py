@@ -30,7 +30,7 @@ def make_separator(name):
     Returns
     -------
     callable
-        From mixtures [B, L] to sources [B, L, K].
+        From mixtures [B, L], and a number of talkers, to sources [B, L, K].
     """
     torch.manual_seed(0)
     with open(MODELS / f"{name}.yaml", encoding="utf-8") as file:
@@ -39,9 +39,9 @@ def make_separator(name):
     masknet = model["masknet"].eval()
 
     @torch.no_grad()
-    def separate(mixture):
+    def separate(mixture, num_spks=None):
         spectrum = encode(mixture)
-        masks = masknet(spectrum)
+        masks = masknet(spectrum, num_spks=num_spks)
         return decode_sources(masks, spectrum, decode, mixture.shape[1])
 
     separate.masknet, separate.encode = masknet, encode

@@ -1,4 +1,4 @@
-"""Times measured side by side: ratios within one run, with their spread.
+"""Times and memory measured side by side: ratios within one run.
 
 Authors
  * The speechbrain_kmdanet developers 2026
@@ -12,7 +12,7 @@ import torch
 
 
 class Ratio(NamedTuple):
-    """How many times as long one thing takes as another.
+    """How many times as much one thing takes as another.
 
     Arguments
     ---------
@@ -22,14 +22,17 @@ class Ratio(NamedTuple):
         Least of them.
     high : float
         Largest of them.
-    seconds : dict
-        Least time of each thing, in seconds.
+    least : dict
+        Least that was measured of each thing, by name.
+    unit : str
+        Unit of that.
     """
 
     median: float
     low: float
     high: float
-    seconds: dict
+    least: dict
+    unit: str = "s"
 
 
 def measure(functions, repeats):
@@ -50,16 +53,16 @@ def measure(functions, repeats):
     seconds = {name: [] for name in functions}
     for _ in range(repeats + 1):
         for name, function in functions.items():
-            _wait()
+            wait()
             began = time.perf_counter()
             function()
-            _wait()
+            wait()
             seconds[name].append(time.perf_counter() - began)
     return {name: times[1:] for name, times in seconds.items()}
 
 
-def compare(functions, repeats, factor=1.0):
-    """Compares two functions.
+def compare(functions, repeats):
+    """Compares the times of two functions.
 
     Arguments
     ---------
@@ -67,22 +70,42 @@ def compare(functions, repeats, factor=1.0):
         The function of the numerator, then that of the denominator, by name.
     repeats : int
         Number of rounds.
-    factor : float
-        By which the ratio is multiplied.
 
     Returns
     -------
     Ratio
         Of the times of the two.
     """
-    seconds = measure(functions, repeats)
-    ours, theirs = seconds.values()
-    ratios = [factor * a / b for a, b in zip(ours, theirs)]
-    least = {name: min(times) for name, times in seconds.items()}
-    return Ratio(statistics.median(ratios), min(ratios), max(ratios), least)
+    return summarise(measure(functions, repeats))
 
 
-def _wait():
+def summarise(rounds, unit="s", factor=1.0):
+    """The ratio of two things that were measured in turns.
+
+    Arguments
+    ---------
+    rounds : dict
+        Measurements of the numerator, then those of the denominator, one a
+        round, by name.
+    unit : str
+        Their unit.
+    factor : float
+        By which the ratio is multiplied.
+
+    Returns
+    -------
+    Ratio
+        Of the first to the second.
+    """
+    one, other = rounds.values()
+    ratios = [factor * a / b for a, b in zip(one, other)]
+    least = {name: min(values) for name, values in rounds.items()}
+    return Ratio(
+        statistics.median(ratios), min(ratios), max(ratios), least, unit
+    )
+
+
+def wait():
     """Waits for the GPU, if there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()

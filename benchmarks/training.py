@@ -4,88 +4,72 @@ Authors
  * The speechbrain_kmdanet developers 2026
 """
 
-from pathlib import Path
+from functools import partial
 
-import torch
-from hyperpyyaml import load_hyperpyyaml
+from memory import peak_memory
+from peers import one_hot_kmeans, plain_kmeans
 from rows import Row
-from timing import compare
-from torch import nn
+from steps import ConstantAttractors, PeerAttractors, TrainingStep
+from timing import compare, summarise
 
-from speechbrain_kmdanet.nnet.objectives import OBJECTIVES, Separation
-
-MODEL = Path(__file__).resolve().parents[1] / "hparams" / "kmeans_danet.yaml"
-# The paper's batch: 16 segments of 4 s of two talkers.
-BATCH, SAMPLES, TALKERS = 16, 32000, 2
+ITERATIONS = 5  # L of the paper's Table 3
 
 
-class ConstantAttractors(nn.Module):
-    """Attractors that cost nothing: what is left of a step without k-means."""
-
-    ordered = False
-
-    def forward(self, embeddings, weights, num_spks, *_):
-        """Returns the embeddings of the first bins [B, K, D]."""
-        return embeddings[:, :num_spks]
+def _times(make_one, make_other, names, repeats):
+    """Ratio of the times of two steps."""
+    steps = make_one(), make_other()
+    return compare(dict(zip(names, steps)), repeats)
 
 
-def make_step(iterations):
-    """Training step of the paper's network, without the loader.
+def _memory(repeats):
+    """Ratio of the peaks of memory at L = 20 and at L = 1."""
+    steps = {f"L = {L}": TrainingStep(L) for L in (20, 1)}
+    peaks = {name: [] for name in steps}
+    for _ in range(min(repeats, 2)):  # What is allocated does not vary.
+        for name, step in steps.items():
+            step()  # The optimizer takes its memory in the first step.
+            peaks[name].append(peak_memory(step))
+    return summarise(peaks, "MB")
 
-    Arguments
-    ---------
-    iterations : int
-        Iterations L of k-means; none for constant attractors.
 
-    Returns
-    -------
-    callable
-        Makes one step.
-    """
-    torch.manual_seed(0)
-    overrides = {"train_iterations": iterations or 1}
-    with open(MODEL, encoding="utf-8") as file:
-        model = load_hyperpyyaml(file, overrides)
-    encode, decode, masknet = (
-        model[name] for name in ("encoder", "decoder", "masknet")
+def _peer(name, kmeans):
+    """Makes the row of the k-means of another project."""
+    theirs = partial(
+        TrainingStep, attractors=PeerAttractors(kmeans, ITERATIONS)
     )
-    if not iterations:
-        masknet.train_attractors = ConstantAttractors()
-    optimizer = torch.optim.Adam(masknet.parameters(), lr=1e-3)
-    sources = torch.randn(BATCH, SAMPLES, TALKERS)
-    lengths = torch.full((BATCH,), SAMPLES)
-
-    def step():
-        separation = Separation(
-            encode(sources.sum(2)), sources, lengths, None, False, encode,
-            decode,
-        )  # fmt: skip
-        separation.masks = masknet(separation.spectrum)
-        OBJECTIVES["magnitude"](separation).mean().backward()
-        nn.utils.clip_grad_norm_(masknet.parameters(), 5.0)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
-
-
-def _compare(one, other):
-    """Makes the measurement of two numbers of iterations."""
-
-    def run(repeats):
-        names = {L: f"L = {L}" if L else "constant" for L in (one, other)}
-        steps = {name: make_step(L) for L, name in names.items()}
-        return compare(steps, repeats)
-
-    return run
+    ours = partial(TrainingStep, ITERATIONS)
+    return Row(
+        f"training step with {name} k-means, over ours, L = {ITERATIONS}",
+        1.3,
+        False,
+        partial(_times, theirs, ours, (name, "ours")),
+    )
 
 
 ROWS = [
-    Row("training step, L = 20 over L = 1", 1.10, True, _compare(20, 1)),
+    Row(
+        "training step, L = 20 over L = 1",
+        1.10,
+        True,
+        partial(
+            _times,
+            partial(TrainingStep, 20),
+            partial(TrainingStep, 1),
+            ("L = 20", "L = 1"),
+        ),
+    ),
+    Row("its peak memory, L = 20 over L = 1", 1.02, True, _memory),
     Row(
         "training step, L = 10 over constant attractors",
         1.10,
         True,
-        _compare(10, 0),
+        partial(
+            _times,
+            partial(TrainingStep, 10),
+            partial(TrainingStep, attractors=ConstantAttractors()),
+            ("L = 10", "constant"),
+        ),
     ),
+    _peer("ESPnet's", plain_kmeans),
+    _peer("tky823's", one_hot_kmeans),
 ]

@@ -1,16 +1,75 @@
-"""The benchmarks run and write what they measured."""
+"""The benchmarks measure what they say, and write it."""
 
+import importlib
+
+import pytest
+import torch
 from recipe_runs import ROOT, run_python
+
+from speechbrain_kmdanet.processing.kmeans import kmeans
+
+BENCHMARKS = ROOT / "benchmarks"
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """Imports a module of the benchmarks."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module
+
+
+def cells(line):
+    """Texts of a row of a table."""
+    return [cell.strip() for cell in line.split("|")[1:-1]]
 
 
 def test_a_group_is_measured_and_written(tmp_path):
     status, output = run_python(
-        ROOT / "benchmarks" / "run.py", "--groups", "evaluation",
-        "--repeats", 2, "--threads", 1, "--results", tmp_path,
+        BENCHMARKS / "run.py", "--groups", "evaluation", "--repeats", 2,
+        "--threads", 1, "--results", tmp_path,
     )  # fmt: skip
     assert status == 0, output
     text = (tmp_path / "benchmarks.md").read_text()
     row = next(x for x in text.splitlines() if "over SI-SDR alone" in x)
-    what, goal, measured, *_ = (cell.strip() for cell in row.split("|")[1:])
+    _, goal, measured, *_ = cells(row)
     assert goal == "at least 20" and float(measured) > 1
     assert text in output
+    command = "python benchmarks/run.py --groups evaluation --repeats 2"
+    assert f"{command} --threads 1\n" in text
+
+
+def test_iterations_are_measured_and_written(tmp_path):
+    status, output = run_python(
+        BENCHMARKS / "iterations.py", "--device", "cpu", "--batch_size", 2,
+        "--seconds", 0.5, "--repeats", 1, "--precisions", "fp32",
+        "--threads", 1, "--results", tmp_path,
+    )  # fmt: skip
+    assert status == 0, output
+    text = (tmp_path / "iterations_cpu.md").read_text()
+    rows = [cells(x) for x in text.splitlines() if x.startswith("| fp32")]
+    assert [row[1] for row in rows] == ["1", "3", "5", "10", "20"]
+    # The iterations before the last take no memory.
+    assert len({row[-1] for row in rows}) == 1
+
+
+def test_peak_memory_of_known_sizes(benchmark):
+    def run():
+        one, other = torch.zeros(1 << 20), torch.ones(1 << 20)
+        total = one + other  # three tensors of 4 MB
+        del one
+        return other + total
+
+    peak = benchmark("memory").peak_memory(run)
+    assert peak == pytest.approx(12, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "name", ["plain_kmeans", "one_hot_kmeans", "sklearn_kmeans", "torch_kmeans"]
+)
+def test_peers_find_the_same_centroids(benchmark, name):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 200, 5, generator=generator)
+    initial = x[:, :2].clone()
+    found = getattr(benchmark("peers"), name)(x, initial.clone(), 6)
+    ours = kmeans(x, 2, initial_centroids=initial, iterations=6).centroids
+    torch.testing.assert_close(found, ours)
