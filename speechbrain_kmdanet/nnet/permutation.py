@@ -7,6 +7,7 @@ Authors
  * The speechbrain_kmdanet developers 2026
 """
 
+from functools import cache
 from itertools import permutations
 
 import torch
@@ -42,12 +43,17 @@ def best_permutation(costs):
         return torch.stack([torch.from_numpy(p) for p in solved]).to(
             costs.device
         )
-    candidates = torch.tensor(
-        list(permutations(range(num_spks))), device=costs.device
-    )
+    candidates = _all_permutations(num_spks, costs.device)
     sources = torch.arange(num_spks, device=costs.device)
     totals = costs[:, sources, candidates].sum(2)
     return candidates[totals.argmin(1)]
+
+
+@cache
+def _all_permutations(num_spks, device):
+    """All permutations [K!, K]; made once, as a copy waits for the device."""
+    with torch.inference_mode(False):
+        return torch.tensor(list(permutations(range(num_spks))), device=device)
 
 
 def permute_sources(estimates, permutation, dim=1):

@@ -8,6 +8,11 @@ Authors
 """
 
 import torch
+from torch.nn.functional import pad
+
+# Points whose chances are added up before one of them is drawn: a cumulative
+# sum over all points would cost as much as several iterations.
+BLOCK = 256
 
 INITS = ("kmeans++", "random")
 
@@ -60,6 +65,8 @@ def draw_centroids(
         index3 = index.view(-1, 1, 1).expand(-1, 1, points.shape[2])
         centroid = points.gather(1, index3)
         centroids.append(centroid)
+        if len(centroids) == num_clusters:
+            break
         if plus_plus:
             distance = _distance(points, norms, centroid, spherical)
             # Not a duplicate by rounding: the point drawn is at distance 0.
@@ -89,12 +96,32 @@ def _distance(points, norms, centroid, spherical):
 def _sample(chances, fallback, draw):
     """Draws one index per item [B] by the inverse of the cumulative chances.
 
-    Where no chance is left (fewer distinct points than clusters), the fallback
-    is used.
+    First a block of points is drawn, then a point of the block. Where no
+    chance is left (fewer distinct points than clusters), the fallback is used.
     """
     left = (chances > 0).any(1, keepdim=True)
-    # float64: N may be 10⁵ and more, and the last bins must stay reachable.
-    cumulated = torch.where(left, chances, fallback).double().cumsum(1)
+    chances = torch.where(left, chances, fallback)
+    blocks = pad(chances, (0, -chances.shape[1] % BLOCK)).unflatten(
+        1, (-1, BLOCK)
+    )
+    block, share = _invert(blocks.sum(2), draw)
+    chosen = block.view(-1, 1, 1).expand(-1, 1, BLOCK)
+    index, _ = _invert(blocks.gather(1, chosen).squeeze(1), share)
+    return (block * BLOCK + index).clamp_max(chances.shape[1] - 1)
+
+
+def _invert(chances, draw):
+    """Index [B] at which the cumulative chances pass a share of their total.
+
+    Returns also how far into the chance of that index this is, in [0, 1).
+    """
+    # float64: the last of many must stay reachable.
+    cumulated = chances.double().cumsum(1)
     target = draw * cumulated[:, -1:]
-    index = torch.searchsorted(cumulated, target, right=True).squeeze(1)
-    return index.clamp_max(chances.shape[1] - 1)
+    index = torch.searchsorted(cumulated, target, right=True)
+    index = index.clamp_max(chances.shape[1] - 1)
+    chance = chances.gather(1, index).double()
+    rest = target - (cumulated.gather(1, index) - chance)
+    below_one = 1.0 - torch.finfo(chance.dtype).eps
+    share = (rest / chance).nan_to_num(0.0).clamp(0.0, below_one)
+    return index.squeeze(1), share

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from speechbrain_kmdanet.processing.kmeans import INITS, METRICS, kmeans
+from speechbrain_kmdanet.processing.kmeans_init import BLOCK, _sample
 
 
 def seeded(seed=0):
@@ -56,6 +57,26 @@ def test_draws_follow_their_distribution(init):
     for key, chance in expected.items():
         deviation = math.sqrt(chance * (1 - chance) / draws)
         assert abs(observed[key] / draws - chance) < 4 * deviation
+
+
+@pytest.mark.parametrize("num_points", [1, 3, BLOCK, 3 * BLOCK + 5])
+def test_draw_inverts_the_cumulative_chances(num_points):
+    # Dyadic chances, so that every order of summing gives the same.
+    chances = torch.randint(0, 3, (4, num_points), generator=seeded()) / 8
+    chances[:, 0] = 0.25
+    cumulated = chances.double().cumsum(1)
+    for draw in torch.linspace(0, 1 - 1e-9, 97, dtype=torch.float64):
+        slow = torch.searchsorted(
+            cumulated, draw * cumulated[:, -1:], right=True
+        ).squeeze(1)
+        assert torch.equal(_sample(chances, chances, draw), slow)
+
+
+def test_draw_falls_back_where_no_chance_is_left():
+    fallback = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    chances = torch.tensor([[0.0, 0.0], [0.0, 1.0]])
+    drawn = _sample(chances, fallback, torch.tensor(0.5, dtype=torch.float64))
+    assert drawn.tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("metric", METRICS)
