@@ -8,7 +8,7 @@ from unittest import mock
 
 import pytest
 import synthesis
-from recipe_runs import RECIPE, command_line
+from recipe_runs import MINIMIX, RECIPE, command_line
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +50,16 @@ def data(tmp_path_factory):
         corpus, paths, folder, 3, {"tr": 4, "cv": 2, "tt": 2}
     )
     return SimpleNamespace(corpus=corpus, two=two, three=three)
+
+
+@pytest.fixture(scope="session")
+def minimix(tmp_path_factory):
+    """Folder of the demo's data: synthetic speech, a tiny set of it."""
+    from recipes.MiniMix.prepare import prepare_minimix
+
+    folder = tmp_path_factory.mktemp("minimix")
+    prepare_minimix(folder, workers=2, **MINIMIX)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,6 @@ ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "WSJ0Mix" / "separation"
 PROBE = Path(__file__).resolve().parent / "probe_train.py"
 TINY = {
-    "hidden_size": 32,
-    "num_layers": 1,
-    "embedding_dim": 8,
     "lr": 0.01,
     "batch_size": 4,
     "segment_seconds": 1.0,
@@ -25,11 +22,38 @@ TINY = {
         for stage in ("train", "valid", "test")
     },
 }
+# Size of the demo's data.
+MINIMIX = dict(
+    speakers=(4, 3, 3), utterances=2, mixtures=(4, 2, 2), progress=False
+)
+# Sizes of the common trunk, what systems need beside them, and the sizes of
+# systems that have networks of their own.
+TRUNK = {"hidden_size": 32, "num_layers": 1, "embedding_dim": 8}
+BESIDE = {"dpcl_plus": {"enhancement_size": 16}, "upit": {"embedding_dim": 2}}
+OWN = {
+    "conv_tasnet": {
+        "num_filters": 32,
+        "bottleneck_size": 16,
+        "hidden_size": 16,
+        "num_blocks": 3,
+        "num_repeats": 1,
+    },
+    "sepformer": {
+        "num_filters": 16,
+        "chunk_size": 50,
+        "hidden_size": 16,
+        "num_heads": 2,
+        "num_layers": 1,
+        "num_repeats": 1,
+    },
+    "oracle": {},
+}
 
 
 def command_line(system, output_folder, *flags, **options):
     """Command line of train.py for a tiny network."""
-    options = {**TINY, "output_folder": output_folder, **options}
+    sizes = OWN.get(system, {**TRUNK, **BESIDE.get(system, {})})
+    options = {**TINY, **sizes, "output_folder": output_folder, **options}
     arguments = [str(RECIPE / "hparams" / f"{system}.yaml"), "--noprogressbar"]
     for key, value in options.items():
         arguments += [f"--{key}", str(value)]

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+from recipe_runs import MINIMIX
 
 from recipes.MiniMix.prepare import (
     PITCH_RATIO,
@@ -19,23 +20,11 @@ from recipes.MiniMix.prepare import (
     prepare_minimix,
 )
 
-pytest.importorskip("espeakng_loader")
-
+# isort: split
 # Modules beside prepare.py, which makes them importable
-from minimix_lists import read_sentences  # noqa: E402
-from minimix_synthesis import trim  # noqa: E402
-from minimix_voices import VARIANTS  # noqa: E402
-
-SETTINGS = dict(
-    speakers=(4, 3, 3), utterances=2, mixtures=(4, 2, 2), progress=False
-)
-
-
-@pytest.fixture(scope="module")
-def minimix(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("minimix")
-    prepare_minimix(folder, workers=2, **SETTINGS)
-    return folder
+from minimix_lists import read_sentences
+from minimix_synthesis import trim
+from minimix_voices import VARIANTS
 
 
 def read_list(folder, num_spks, split):
@@ -156,17 +145,17 @@ def test_mixtures_are_of_clearly_different_speakers():
 
 def test_the_same_settings_make_the_same_set(minimix, tmp_path):
     """Whatever the number of workers, and after an interruption."""
-    prepare_minimix(tmp_path, num_spks=[2], workers=1, **SETTINGS)
+    prepare_minimix(tmp_path, num_spks=[2], workers=1, **MINIMIX)
     speaker = tmp_path / "corpus/tr/tr01"
     next(speaker.iterdir()).unlink()  # as if it had been interrupted here
-    prepare_minimix(tmp_path, num_spks=[2, 3], workers=1, **SETTINGS)
+    prepare_minimix(tmp_path, num_spks=[2, 3], workers=1, **MINIMIX)
     assert contents(tmp_path) == contents(minimix)
 
 
 def test_a_finished_set_is_left_alone(minimix, caplog):
     before = contents(minimix)
     with caplog.at_level(logging.INFO):
-        folders = prepare_minimix(minimix, num_spks=[3], **SETTINGS)
+        folders = prepare_minimix(minimix, num_spks=[3], **MINIMIX)
     assert "is there already" in caplog.text
     assert folders == {3: minimix / "3speakers"}
     assert contents(minimix) == before

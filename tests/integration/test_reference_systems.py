@@ -7,39 +7,13 @@ import re
 import shutil
 
 import pytest
-import recipe_runs
 import torch
 from speechbrain.inference.separation import SepformerSeparation
 
 from speechbrain_kmdanet.processing.separate import decode_sources
 
-SMALL = {
-    "conv_tasnet": {
-        "num_filters": 32,
-        "bottleneck_size": 16,
-        "hidden_size": 16,
-        "num_blocks": 3,
-        "num_repeats": 1,
-    },
-    "sepformer": {
-        "num_filters": 16,
-        "chunk_size": 50,
-        "hidden_size": 16,
-        "num_heads": 2,
-        "num_layers": 1,
-        "num_repeats": 1,
-    },
-    "oracle": {},
-}
 EPOCHS = {"number_of_epochs": 2, "segment_seconds": 0.5}
 PARTS = "encoder", "masknet", "decoder"
-
-
-@pytest.fixture(autouse=True)
-def sizes_of_their_own(monkeypatch):
-    """These networks have sizes of other names than the BLSTM."""
-    for key in ("hidden_size", "num_layers", "embedding_dim"):
-        monkeypatch.delitem(recipe_runs.TINY, key)
 
 
 def read_results(folder, num_spks=2):
@@ -69,11 +43,8 @@ def assert_equal_weights(one, other):
 def reference(request, train, data, tmp_path_factory):
     """A trained system: its name, options and output folder."""
     folder = tmp_path_factory.mktemp(request.param)
-    options = {**SMALL[request.param], **EPOCHS, "data_folder": data.two}
-    with pytest.MonkeyPatch.context() as patch:
-        for key in ("hidden_size", "num_layers", "embedding_dim"):
-            patch.delitem(recipe_runs.TINY, key)
-        assert train(request.param, folder, **options) == 0
+    options = {**EPOCHS, "data_folder": data.two}
+    assert train(request.param, folder, **options) == 0
     return request.param, options, folder
 
 
@@ -146,7 +117,7 @@ def test_stock_separator_agrees(reference, tmp_path, monkeypatch):
 def test_waveform_systems_have_no_magnitudes(
     train, data, tmp_path, capsys, system
 ):
-    options = {**SMALL[system], "data_folder": data.two, "loss": "magnitude"}
+    options = {"data_folder": data.two, "loss": "magnitude"}
     assert train(system, tmp_path / "output", **options) == 2
     message = capsys.readouterr().err
     assert f"loss must be si_sdr for {system}" in message

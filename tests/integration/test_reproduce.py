@@ -10,10 +10,10 @@ from types import SimpleNamespace
 from unittest import mock
 
 import pytest
-from recipe_runs import RECIPE, ROOT, TINY, run_python
+from recipe_runs import RECIPE, ROOT, TINY, TRUNK, run_python
 
 OVERRIDES = ["--", "--noprogressbar"]
-for key, value in TINY.items():
+for key, value in {**TINY, **TRUNK}.items():
     OVERRIDES += [f"--{key}", str(value)]
 PRETRAINED = ROOT / "pretrained" / "kmeans_danet_spherical_so762"
 # An epoch of 8 mixtures of a second
