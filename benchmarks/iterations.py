@@ -13,7 +13,8 @@ import sys
 
 import torch
 from memory import peak_memory
-from report import add_results_option, write_report
+from options import parse_options
+from report import write_report
 from steps import BATCH, SECONDS, TrainingStep
 from timing import measure
 from tqdm import tqdm
@@ -59,7 +60,7 @@ def measure_precision(precision, options):
             f"{1000 * medians[L]:.0f}",
             f"{medians[L] / medians[1]:.2f}",
             f"{options.batch_size / medians[L]:.1f}",
-            f"{peak_memory(steps[L]):.0f}",
+            f"{peak_memory(steps[L], options.device):.0f}",
         ]
         for L in ITERATIONS
     ]
@@ -89,15 +90,7 @@ def main():
         "--seconds", type=float, default=SECONDS,
         help=f"length of a mixture (default: {SECONDS:g})",
     )  # fmt: skip
-    parser.add_argument(
-        "--repeats", type=int, default=5, help="rounds of each (default: 5)"
-    )
-    parser.add_argument(
-        "--threads", type=int, default=2, help="of PyTorch (default: 2)"
-    )
-    add_results_option(parser)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    options = parse_options(parser, repeats=5)
     lines = [
         line
         for precision in tqdm(options.precisions, "Precisions")

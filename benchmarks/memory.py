@@ -12,20 +12,22 @@ from torch.profiler import ProfilerActivity, profile
 MEGABYTE = 2**20
 
 
-def peak_memory(function):
+def peak_memory(function, device="cpu"):
     """Measures the peak of the memory of tensors.
 
     Arguments
     ---------
     function : callable
         What to run.
+    device : str
+        Whose memory.
 
     Returns
     -------
     float
         Megabytes at the peak, above what is taken before.
     """
-    if torch.cuda.is_available():
+    if torch.device(device).type == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

@@ -11,20 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "recipes" / "WSJ0Mix" / "separation"))
 from reproduction.formatting import format_markdown  # noqa: E402
 from reproduction.provenance import describe_environment  # noqa: E402
-
-
-def add_results_option(parser):
-    """Adds the option that says where to write.
-
-    Arguments
-    ---------
-    parser : argparse.ArgumentParser
-        Parser of a command line.
-    """
-    parser.add_argument(
-        "--results", type=Path, default=ROOT / "results", metavar="RESULTS",
-        help="where to write (default: results/ of the repository)",
-    )  # fmt: skip
+from reproduction.report import hide_paths  # noqa: E402
 
 
 def write_report(path, title, parts, device="cpu"):
@@ -43,10 +30,8 @@ def write_report(path, title, parts, device="cpu"):
     """
     about = describe_environment(device)
     script, *arguments = sys.argv
-    command = ["python", f"benchmarks/{Path(script).name}", *arguments]
-    if "--results" in command:
-        position = command.index("--results")
-        del command[position : position + 2]
+    script = f"benchmarks/{Path(script).name}"
+    command = hide_paths(["python", script, *arguments])
     texts = [
         part if isinstance(part, str) else format_markdown(*part).rstrip()
         for part in parts
@@ -57,7 +42,7 @@ def write_report(path, title, parts, device="cpu"):
             *texts,
             f"Measured on {about['date']}, {about['machine']}; "
             f"{about['versions']}; commit {about['commit']}; with",
-            f"```shell\n{' '.join(command)}\n```\n",
+            f"```shell\n{command}\n```\n",
         ]
     )
     print(text)

@@ -15,9 +15,9 @@ import distributed
 import evaluation
 import loader
 import separation
-import torch
 import training
-from report import add_results_option, write_report
+from options import parse_options
+from report import write_report
 from tqdm import tqdm
 
 GROUPS = {
@@ -42,14 +42,7 @@ def parse_arguments():
         "--groups", nargs="+", choices=GROUPS, default=list(GROUPS),
         help="what to measure (default: all)",
     )  # fmt: skip
-    parser.add_argument(
-        "--repeats", type=int, default=5, help="rounds of each (default: 5)"
-    )
-    parser.add_argument(
-        "--threads", type=int, default=2, help="of PyTorch (default: 2)"
-    )
-    add_results_option(parser)
-    return parser.parse_args()
+    return parse_options(parser, repeats=5)
 
 
 def format_row(row, ratio):
@@ -69,7 +62,6 @@ def format_row(row, ratio):
 def main():
     """Measures, prints and writes; returns the exit status."""
     options = parse_arguments()
-    torch.set_num_threads(options.threads)
     rows = [row for group in options.groups for row in GROUPS[group]]
     lines = [
         format_row(row, row.run(options.repeats))

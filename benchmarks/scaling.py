@@ -12,7 +12,8 @@ import sys
 
 import torch
 from memory import peak_memory
-from report import add_results_option, write_report
+from options import parse_options
+from report import write_report
 from separation import make_separator
 from timing import measure
 from tqdm import tqdm
@@ -118,18 +119,10 @@ def main():
         "Takes some minutes."
     )
     parser.add_argument(
-        "--repeats", type=int, default=3, help="rounds of each (default: 3)"
-    )
-    parser.add_argument(
-        "--threads", type=int, default=2, help="of PyTorch (default: 2)"
-    )
-    parser.add_argument(
         "--longest", type=int, default=max(LENGTHS), metavar="SECONDS",
         help="leave out longer mixtures than this (default: none)",
     )  # fmt: skip
-    add_results_option(parser)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    options = parse_options(parser, repeats=3)
     lengths = [x for x in LENGTHS if x <= options.longest]
     minute = min(MINUTE, options.longest)
     sizes = [(x, 2) for x in lengths] + [(minute, x) for x in TALKERS]

@@ -15,7 +15,8 @@ import subprocess
 import sys
 
 import torch
-from report import add_results_option, write_report
+from options import parse_options
+from report import write_report
 from steps import BATCH, SECONDS, TrainingStep
 from torch.profiler import ProfilerActivity, profile
 
@@ -111,16 +112,8 @@ def main():
     parser.add_argument(
         "--iterations", type=int, default=5, help="L of k-means (default: 5)"
     )
-    parser.add_argument(
-        "--repeats", type=int, default=5, help="steps (default: 5)"
-    )
-    parser.add_argument(
-        "--threads", type=int, default=2, help="of PyTorch (default: 2)"
-    )
     parser.add_argument("--as_json", action="store_true", help="print alone")
-    add_results_option(parser)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    options = parse_options(parser, repeats=5)
     if options.as_json:
         print(json.dumps(profile_step(options.iterations, options.repeats)))
         return 0
