@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from rows import Row
+from speech import SAMPLE_RATE, TALKERS
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import SaveableDataLoader
-from steps import BATCH, SAMPLE_RATE, SECONDS, TALKERS, TrainingStep
+from steps import BATCH, SECONDS, TrainingStep
 from timing import summarise
 
 from speechbrain_kmdanet.dataio.dynamic_mixing import (

@@ -14,13 +14,15 @@ import torch
 from memory import peak_memory
 from options import parse_options
 from report import write_report
-from separation import make_separator
+from separation import make_mixture, make_separator
+from speech import SAMPLE_RATE
 from timing import measure
 from tqdm import tqdm
 
 from speechbrain_kmdanet.nnet.attractors import KMeansAttractors
+from speechbrain_kmdanet.processing.bins import flatten_bins
 
-SAMPLE_RATE, HOP, BINS, DIMENSIONS = 8000, 128, 257, 20
+DIMENSIONS = 20
 LENGTHS = (10, 30, 60, 120, 300, 600)  # s, of two talkers
 TALKERS = (2, 3, 4, 5, 6, 7, 8)  # in a minute
 MINUTE = 60
@@ -47,14 +49,13 @@ def measure_size(seconds, talkers, repeats):
     dict
         Pair of the least seconds and of the peak of megabytes, by name.
     """
+    mixture = make_mixture(seconds * SAMPLE_RATE)
+    separate = make_separator("kmeans_danet")
+    weights = flatten_bins(separate.encode(mixture).abs().square())
     generator = torch.Generator().manual_seed(0)
-    mixture = torch.randn(1, seconds * SAMPLE_RATE, generator=generator)
-    points = BINS * (seconds * SAMPLE_RATE // HOP)
-    embeddings = torch.randn(1, points, DIMENSIONS, generator=generator)
-    weights = torch.rand(1, points, generator=generator)
+    embeddings = torch.randn(*weights.shape, DIMENSIONS, generator=generator)
     # All 20 iterations are made: random points do not converge before.
     attractors = KMeansAttractors("spherical", iterations=20, seed=0)
-    separate = make_separator("kmeans_danet")
     functions = {
         "clustering": lambda: attractors(embeddings, weights, talkers),
         "separation": lambda: separate(mixture, talkers),

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from hyperpyyaml import load_hyperpyyaml
 from rows import Row
+from speech import make_sources
 from timing import compare
 
 from speechbrain_kmdanet.processing.separate import decode_sources
@@ -48,17 +49,27 @@ def make_separator(name):
     return separate
 
 
-def _mixture():
-    """A mixture of noise [1, L]."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(1, SAMPLES, generator=generator)
+def make_mixture(samples=SAMPLES):
+    """A mixture of speech.
+
+    Arguments
+    ---------
+    samples : int
+        Its length, at 8 kHz.
+
+    Returns
+    -------
+    torch.Tensor
+        The mixture [1, samples].
+    """
+    return make_sources(1, samples).sum(2)
 
 
 def _against(name, label, goal):
     """Makes the row of another separator."""
 
     def run(repeats):
-        mixture = _mixture()
+        mixture = make_mixture()
         ours, theirs = make_separator("kmeans_danet"), make_separator(name)
         functions = {
             label: lambda: theirs(mixture),
@@ -82,7 +93,7 @@ def against_network(repeats):
     Ratio
         Of the whole to the network.
     """
-    mixture, separate = _mixture(), make_separator("kmeans_danet")
+    mixture, separate = make_mixture(), make_separator("kmeans_danet")
 
     @torch.no_grad()
     def embed():

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import torch
 from hyperpyyaml import load_hyperpyyaml
+from speech import SAMPLE_RATE, make_sources
 from torch import nn
 
 from speechbrain_kmdanet.nnet.objectives import OBJECTIVES, Separation
 
 MODEL = Path(__file__).resolve().parents[1] / "hparams" / "kmeans_danet.yaml"
-SAMPLE_RATE = 8000
-# The paper's batch: 16 segments of 4 s of two talkers.
-BATCH, SECONDS, TALKERS = 16, 4.0, 2
+BATCH, SECONDS = 16, 4.0  # the paper's
 
 
 class ConstantAttractors(nn.Module):
@@ -95,7 +94,7 @@ class TrainingStep:
         self.masknet = wrap(masknet) if wrap else masknet
         self.optimizer = torch.optim.Adam(self.parameters, lr=1e-3)
         samples = round(seconds * SAMPLE_RATE)
-        self.sources = torch.randn(batch, samples, TALKERS, device=device)
+        self.sources = make_sources(batch, samples).to(device)
         self.lengths = torch.full((batch,), samples, device=device)
         self.autocast = torch.autocast(
             torch.device(device).type,

@@ -170,6 +170,9 @@ class KMeansAttractors(nn.Module):
         Initialisation, "kmeans++" or "random".
     num_init : int
         Number of restarts, the best of which is kept.
+    negligible : float
+        Bins below this share of the mean energy wait for the last iteration,
+        see :func:`~speechbrain_kmdanet.processing.kmeans.kmeans`; 0: none.
     seed : int
         Seed of the initialisation, which makes the result a function of the
         input alone. Without it, the global random state is used.
@@ -189,6 +192,7 @@ class KMeansAttractors(nn.Module):
         iterations=20,
         init="kmeans++",
         num_init=1,
+        negligible=0.01,
         seed=None,
     ):
         super().__init__()
@@ -196,6 +200,7 @@ class KMeansAttractors(nn.Module):
         self.iterations = iterations
         self.init = init
         self.num_init = num_init
+        self.negligible = negligible
         self.seed = seed
 
     def forward(
@@ -233,5 +238,6 @@ class KMeansAttractors(nn.Module):
             iterations=self.iterations,
             init=self.init,
             num_init=self.num_init,
+            negligible=self.negligible,
             generator=generator,
         ).centroids

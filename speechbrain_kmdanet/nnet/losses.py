@@ -61,13 +61,13 @@ def magnitude_loss(estimates, sources, num_frames=None, pit=True):
         valid = frames < num_frames.view(-1, 1, 1, 1)
         estimates, sources = estimates * valid, sources * valid
     if pit:
+        # The sources are reordered, which are not differentiated.
         with torch.no_grad():
-            # ‖S_i − Y_j‖² up to terms that no permutation changes.
+            # ‖Y_i − S_j‖² up to terms that no permutation changes.
             products = torch.bmm(
-                sources.flatten(2), estimates.flatten(2).transpose(1, 2)
+                estimates.flatten(2), sources.flatten(2).transpose(1, 2)
             )
-            permutation = best_permutation(-products)
-        estimates = permute_sources(estimates, permutation)
+            sources = permute_sources(sources, best_permutation(-products))
     error = (sources - estimates).square().sum((1, 2, 3))
     return error / (num_spks * num_bins * num_frames)
 

@@ -80,4 +80,4 @@ def permute_sources(estimates, permutation, dim=1):
     """
     shape = [1] * estimates.dim()
     shape[0], shape[dim] = permutation.shape
-    return torch.take_along_dim(estimates, permutation.view(shape), dim)
+    return estimates.gather(dim, permutation.view(shape).expand_as(estimates))

@@ -17,12 +17,11 @@ from typing import NamedTuple
 
 import torch
 
-from speechbrain_kmdanet.processing.kmeans_init import INITS, draw_centroids
-from speechbrain_kmdanet.processing.lloyd import Lloyd, means, tiny, unit
+from speechbrain_kmdanet.processing.kmeans_init import INITS
+from speechbrain_kmdanet.processing.kmeans_search import search_clusters
+from speechbrain_kmdanet.processing.lloyd import means
 
 METRICS = ("euclidean", "spherical")
-# Shorter points have no direction; w/‖x‖ must stay finite (spherical).
-MIN_NORM = 1e-12
 
 
 class KMeansResult(NamedTuple):
@@ -54,6 +53,7 @@ def kmeans(
     init="kmeans++",
     num_init=1,
     initial_centroids=None,
+    negligible=0.0,
     generator=None,
 ):
     """Clusters each item of a batch of point sets.
@@ -87,6 +87,11 @@ def kmeans(
         Number of restarts; each item keeps the one of lowest inertia.
     initial_centroids : torch.Tensor
         Initial centroids [B, K, D], instead of a drawn initialisation.
+    negligible : float
+        Points lighter than this times the mean of the positive weights, which
+        together hold at most this share of the weight, count in the last
+        iteration only, as all points do: the others cost less time. 0 for
+        Algorithm 1 as it stands.
     generator : torch.Generator
         Source of the random draws; the global one by default.
 
@@ -112,7 +117,7 @@ def kmeans(
     (tensor([[0, 0, 1, 1]]), tensor([1.0000]))
     """
     _check_arguments(
-        x, num_clusters, weights, metric, iterations, init, num_init
+        x, num_clusters, weights, metric, iterations, init, num_init, negligible
     )
     with torch.autocast(x.device.type, enabled=False):
         if x.dtype in (torch.float16, torch.bfloat16):
@@ -120,49 +125,24 @@ def kmeans(
         if weights is None:
             weights = x.new_ones(()).expand(x.shape[:2])
         weights = weights.to(x.dtype)
-        spherical = metric == "spherical"
         if initial_centroids is not None:
             _check_initial_centroids(initial_centroids, x, num_clusters)
-            num_init = 1
-
-        best = None
+            initial_centroids = initial_centroids.to(x.dtype)
         with torch.no_grad():
-            points = x.detach()
-            norms = torch.linalg.vector_norm(points, dim=2)
-            if spherical:
-                step_weights = weights / norms.clamp_min(MIN_NORM)
-                spread = weights.sum(1)
-            else:
-                step_weights = weights
-                spread = torch.linalg.vecdot(weights * norms, norms)
-            lloyd = Lloyd(
-                points, step_weights, num_clusters, spherical,
-                iterations=num_init * iterations,
+            centroids, assignments, inertia, updated = search_clusters(
+                x, weights, metric, iterations, negligible, initial_centroids,
+                init, _draw(num_init, num_clusters, x.device, generator),
             )  # fmt: skip
-
-            for _ in range(num_init):
-                if initial_centroids is None:
-                    centroids = draw_centroids(
-                        points, norms, weights, num_clusters, spherical, init,
-                        generator,
-                    )  # fmt: skip
-                else:
-                    centroids = initial_centroids.detach().to(x.dtype)
-                if spherical:
-                    centroids = unit(centroids)
-                centroids = lloyd.run(centroids, iterations - 1)
-                assignments = lloyd.assign(centroids)
-                inertia = _inertia(*lloyd.sums(), spread, metric)
-                run = (centroids, assignments, inertia)
-                best = run if best is None else _lower_inertia(best, run)
-
-        centroids, assignments, inertia = best
-        centroids = _means(x, weights, assignments, centroids)
-    return KMeansResult(centroids, assignments, inertia)
+        differentiable = torch.is_grad_enabled() and (
+            x.requires_grad or weights.requires_grad
+        )
+        if differentiable or metric == "spherical":
+            updated = _means(x, weights, assignments, centroids)
+    return KMeansResult(updated, assignments, inertia)
 
 
 def _check_arguments(
-    x, num_clusters, weights, metric, iterations, init, num_init
+    x, num_clusters, weights, metric, iterations, init, num_init, negligible
 ):
     """Refuses arguments that do not fit, naming the offending one."""
     if x.dim() != 3 or not x.is_floating_point():
@@ -189,6 +169,8 @@ def _check_arguments(
         )
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {METRICS}, got {metric!r}")
+    if not 0.0 <= negligible < 1.0:
+        raise ValueError(f"negligible must be in [0, 1), got {negligible!r}")
     if init not in INITS:
         raise ValueError(f"init must be one of {INITS}, got {init!r}")
 
@@ -203,6 +185,15 @@ def _check_initial_centroids(initial_centroids, x, num_clusters):
         )
 
 
+def _draw(num_init, num_clusters, device, generator):
+    """Uniform draws in [0, 1) for all restarts [R, K], on a device."""
+    source = device if generator is None else generator.device
+    return torch.rand(
+        num_init, num_clusters, dtype=torch.float64, device=source,
+        generator=generator,
+    ).to(device)  # fmt: skip
+
+
 def _means(points, weights, assignments, centroids):
     """Weighted means of the clusters [B, K, D] (Eq. 6), with their gradient."""
     clusters = torch.arange(centroids.shape[1], device=centroids.device)
@@ -210,25 +201,4 @@ def _means(points, weights, assignments, centroids):
     masses = members.to(points.dtype).mul_(weights.unsqueeze(1))
     return means(
         torch.bmm(masses, points), masses.sum(2, keepdim=True), centroids
-    )
-
-
-def _inertia(sums, masses, spread, metric):
-    """Inertia [B] about the means, from sums and masses of the clusters alone.
-
-    Euclidean: Σ w‖x‖² − Σ_l ‖s_l‖²/m_l; spherical: Σ w − Σ_l ‖s_l‖, where s_l
-    and m_l are the sum and the mass of cluster l.
-    """
-    explained = torch.linalg.vector_norm(sums, dim=2)
-    if metric == "euclidean":
-        explained = explained.square() / masses.squeeze(2).clamp_min(tiny(sums))
-    return (spread - explained.sum(1)).clamp_min(0.0)
-
-
-def _lower_inertia(one, other):
-    """Keeps, item by item, the run (centroids, members, inertia) with less."""
-    better = other[2] < one[2]
-    return tuple(
-        torch.where(better.view(-1, *[1] * (a.dim() - 1)), b, a)
-        for a, b in zip(one, other)
     )

@@ -17,13 +17,8 @@ BLOCK = 256
 INITS = ("kmeans++", "random")
 
 
-def draw_centroids(
-    points, norms, weights, num_clusters, spherical, init, generator
-):
+def draw_centroids(points, norms, weights, spherical, init, draws):
     """Draws initial centroids among the points of positive weight.
-
-    The draws are shared by the items of the batch, so that an item starts
-    alike alone and in any batch.
 
     Arguments
     ---------
@@ -33,8 +28,6 @@ def draw_centroids(
         Their Euclidean norms [B, N].
     weights : torch.Tensor
         Non-negative weights of the points [B, N].
-    num_clusters : int
-        Number of centroids K.
     spherical : bool
         Whether the distance is one minus the cosine; the squared Euclidean
         one otherwise.
@@ -42,18 +35,15 @@ def draw_centroids(
         "kmeans++": the chance of a point is its weight times its distance to
         the nearest centroid drawn before; "random": all points of positive
         weight have the same, once.
-    generator : torch.Generator
-        Source of the random draws; the global one if None.
+    draws : torch.Tensor
+        Uniform draws in [0, 1), one a centroid [K], float64. All items of the
+        batch share them: an item starts alike alone and in any batch.
 
     Returns
     -------
     torch.Tensor
         Centroids [B, K, D], points all of them.
     """
-    device = points.device if generator is None else generator.device
-    draws = torch.rand(
-        num_clusters, dtype=torch.float64, device=device, generator=generator
-    ).to(points.device)
     plus_plus = init == "kmeans++"
     # Chance of each point to be drawn next, up to a factor [B, N].
     chances = weights if plus_plus else (weights > 0).to(weights.dtype)
@@ -65,7 +55,7 @@ def draw_centroids(
         index3 = index.view(-1, 1, 1).expand(-1, 1, points.shape[2])
         centroid = points.gather(1, index3)
         centroids.append(centroid)
-        if len(centroids) == num_clusters:
+        if len(centroids) == len(draws):
             break
         if plus_plus:
             distance = _distance(points, norms, centroid, spherical)

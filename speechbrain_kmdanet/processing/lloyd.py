@@ -13,6 +13,9 @@ import torch
 # copy in that order takes the time that some five iterations gain by it.
 COPY_FROM = 8
 
+# Points from which the sums over a single item are worth several threads.
+SPLIT_FROM = 8192
+
 
 class Lloyd:
     """Iterations over one set of points; no gradient.
@@ -55,6 +58,7 @@ class Lloyd:
         self.masses = points.new_empty(batch, num_clusters, num_points)
         # Two clusters need one number a point, the side of a hyperplane.
         self.scores = self.masses
+        self.threshold = points.new_zeros(batch, 1, 1)
         if num_clusters == 2:
             self.scores = points.new_empty(batch, 1, num_points)
 
@@ -73,7 +77,7 @@ class Lloyd:
         """
         self._score(centroids)
         if self.num_clusters == 2:
-            return (self.scores > 0).squeeze(1).long()
+            return (self.scores > self.threshold).squeeze(1).long()
         return self.scores.max(1).indices
 
     def sums(self):
@@ -88,12 +92,13 @@ class Lloyd:
         """
         if self.num_clusters == 2:
             first, second = self.masses.split(1, dim=1)
-            torch.gt(self.scores, 0, out=second).mul_(self.weights)
+            torch.gt(self.scores, self.threshold, out=second)
+            second.mul_(self.weights)
             torch.sub(self.weights, second, out=first)
         else:
             members = _first_largest(self.scores)
             self.masses.copy_(members).mul_(self.weights)
-        sums = torch.bmm(self.masses, self.transposed.transpose(1, 2))
+        sums = _products(self.masses, self.transposed.transpose(1, 2))
         return sums, self.masses.sum(2, keepdim=True)
 
     def run(self, centroids, iterations):
@@ -134,19 +139,43 @@ class Lloyd:
             metric. A cluster without weight keeps its centroid.
         """
         self._score(centroids)
-        sums, masses = self.sums()
+        return self.update(*self.sums(), centroids)
+
+    def update(self, sums, masses, centroids):
+        """Moves the centroids.
+
+        Arguments
+        ---------
+        sums : torch.Tensor
+            Weighted sums of the points of the clusters [B, K, D].
+        masses : torch.Tensor
+            Sums of their weights [B, K, 1].
+        centroids : torch.Tensor
+            Previous centroids [B, K, D].
+
+        Returns
+        -------
+        torch.Tensor
+            Means of the clusters [B, K, D], see :meth:`step`.
+        """
         if self.spherical:
             return torch.where(masses > 0, unit(sums), centroids)
         return means(sums, masses, centroids)
 
     def _score(self, centroids):
-        """How near each centroid is [B, K, N]; of two, the second's lead."""
-        offsets = 0.5 * centroids.square().sum(2, keepdim=True)
-        if self.num_clusters == 2:
-            centroids, offsets = centroids.diff(dim=1), offsets.diff(dim=1)
-        torch.bmm(centroids, self.transposed, out=self.scores)
+        """How near each centroid is [B, K, N].
+
+        Of two, how much nearer the second is, up to a threshold.
+        """
+        pair = self.num_clusters == 2
+        directions = centroids.diff(dim=1) if pair else centroids
+        torch.bmm(directions, self.transposed, out=self.scores)
         if not self.spherical:
-            self.scores -= offsets
+            offsets = 0.5 * centroids.square().sum(2, keepdim=True)
+            if pair:
+                self.threshold = offsets.diff(dim=1)
+            else:
+                self.scores -= offsets
 
 
 def means(sums, masses, centroids):
@@ -193,6 +222,26 @@ def _copy_by_dimension(points):
     return torch.bmm(
         identity.expand(len(points), -1, -1), points.transpose(1, 2)
     )
+
+
+def _products(masses, points):
+    """Product [B, K, D] of masses [B, K, N] and points [B, N, D].
+
+    On the CPU one thread makes the product of an item: for a single item each
+    gets a part of the points.
+    """
+    batch, num_points, _ = points.shape
+    parts = torch.get_num_threads()
+    if points.device.type != "cpu" or batch > 1 or num_points < SPLIT_FROM:
+        return torch.bmm(masses, points)
+    split = num_points - num_points % parts
+    products = torch.bmm(
+        masses[0, :, :split].unflatten(1, (parts, -1)).transpose(0, 1),
+        points[0, :split].unflatten(0, (parts, -1)),
+    ).sum(0, keepdim=True)
+    if split < num_points:
+        products.baddbmm_(masses[..., split:], points[:, split:])
+    return products
 
 
 def _first_largest(scores):

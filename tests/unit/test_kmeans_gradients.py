@@ -177,7 +177,7 @@ def test_never_waits_for_the_device(metric, num_clusters):
         for initial in (torch.randn(2, num_clusters, 4, **device), None):
             result = kmeans(
                 x, num_clusters, weights=weights, metric=metric, iterations=3,
-                num_init=2, initial_centroids=initial,
+                num_init=2, initial_centroids=initial, negligible=0.1,
             )  # fmt: skip
             assert result.centroids.shape == (2, num_clusters, 4)
             assert result.assignments.shape == (2, 30)

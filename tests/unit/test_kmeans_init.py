@@ -175,6 +175,9 @@ def test_draws_come_from_the_global_generator_by_default():
         ({"num_clusters": 6}, r"num_clusters=6 .*\(1, 5, 2\)"),
         ({"iterations": 0}, "iterations .*0"),
         ({"num_init": -1}, "num_init .*-1"),
+        ({"negligible": 1.0}, "negligible .*1.0"),
+        ({"negligible": -0.1}, "negligible .*-0.1"),
+        ({"negligible": float("nan")}, "negligible .*nan"),
         ({"metric": "cosine"}, "metric .*'cosine'"),
         ({"init": "k-means++"}, r"init .*'k-means\+\+'"),
         (

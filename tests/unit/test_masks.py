@@ -100,3 +100,24 @@ def test_distance_masks_are_precise_under_autocast():
         cast = distance_masks(embeddings, attractors)
     # float32: squares of about 400 are exact to 1e-4, so are distances
     torch.testing.assert_close(cast.double(), exact, rtol=0, atol=1e-3)
+
+
+@both_masks
+def test_gradients_are_the_same_in_both_orders(masks):
+    embeddings = torch.randn(2, 9, 4, dtype=torch.float64)
+    attractors = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    constant = masks(embeddings, attractors)  # Without a gradient of V.
+    learned = embeddings.clone().requires_grad_()
+    torch.testing.assert_close(masks(learned, attractors), constant)
+    upstream = torch.randn_like(constant)
+    torch.testing.assert_close(
+        *(
+            torch.autograd.grad(masks(v, attractors), attractors, upstream)[0]
+            for v in (embeddings, learned)
+        )
+    )
+    (gradient,) = torch.autograd.grad(
+        masks(learned, attractors), learned, upstream
+    )
+    assert gradient.stride() == learned.stride()
+    assert torch.autograd.gradcheck(masks, (learned, attractors))
