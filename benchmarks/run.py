@@ -42,7 +42,7 @@ def parse_arguments():
         "--groups", nargs="+", choices=GROUPS, default=list(GROUPS),
         help="what to measure (default: all)",
     )  # fmt: skip
-    return parse_options(parser, repeats=5)
+    return parse_options(parser, repeats=9)
 
 
 def format_row(row, ratio):

@@ -192,7 +192,7 @@ class KMeansAttractors(nn.Module):
         iterations=20,
         init="kmeans++",
         num_init=1,
-        negligible=0.01,
+        negligible=0.03,
         seed=None,
     ):
         super().__init__()
@@ -239,5 +239,6 @@ class KMeansAttractors(nn.Module):
             init=self.init,
             num_init=self.num_init,
             negligible=self.negligible,
+            with_inertia=False,
             generator=generator,
         ).centroids

@@ -19,7 +19,7 @@ import torch
 
 from speechbrain_kmdanet.processing.kmeans_init import INITS
 from speechbrain_kmdanet.processing.kmeans_search import search_clusters
-from speechbrain_kmdanet.processing.lloyd import means
+from speechbrain_kmdanet.processing.lloyd import means, sum_points
 
 METRICS = ("euclidean", "spherical")
 
@@ -35,12 +35,13 @@ class KMeansResult(NamedTuple):
         Index of the cluster of each point [B, N], int64.
     inertia : torch.Tensor
         Weighted sum of the distances of the points to their centroids [B]:
-        squared Euclidean distances, or one minus the cosine similarity.
+        squared Euclidean distances, or one minus the cosine similarity. None
+        if it was not asked for.
     """
 
     centroids: torch.Tensor
     assignments: torch.Tensor
-    inertia: torch.Tensor
+    inertia: torch.Tensor | None
 
 
 def kmeans(
@@ -54,6 +55,7 @@ def kmeans(
     num_init=1,
     initial_centroids=None,
     negligible=0.0,
+    with_inertia=True,
     generator=None,
 ):
     """Clusters each item of a batch of point sets.
@@ -92,6 +94,8 @@ def kmeans(
         together hold at most this share of the weight, count in the last
         iteration only, as all points do: the others cost less time. 0 for
         Algorithm 1 as it stands.
+    with_inertia : bool
+        Whether to compute the inertia, which restarts do in any case.
     generator : torch.Generator
         Source of the random draws; the global one by default.
 
@@ -129,16 +133,13 @@ def kmeans(
             _check_initial_centroids(initial_centroids, x, num_clusters)
             initial_centroids = initial_centroids.to(x.dtype)
         with torch.no_grad():
-            centroids, assignments, inertia, updated = search_clusters(
+            centroids, assignments, *inertia = search_clusters(
                 x, weights, metric, iterations, negligible, initial_centroids,
                 init, _draw(num_init, num_clusters, x.device, generator),
+                with_inertia or num_init > 1,
             )  # fmt: skip
-        differentiable = torch.is_grad_enabled() and (
-            x.requires_grad or weights.requires_grad
-        )
-        if differentiable or metric == "spherical":
-            updated = _means(x, weights, assignments, centroids)
-    return KMeansResult(updated, assignments, inertia)
+        centroids = _means(x, weights, assignments, centroids)
+    return KMeansResult(centroids, assignments, inertia[0] if inertia else None)
 
 
 def _check_arguments(
@@ -197,8 +198,9 @@ def _draw(num_init, num_clusters, device, generator):
 def _means(points, weights, assignments, centroids):
     """Weighted means of the clusters [B, K, D] (Eq. 6), with their gradient."""
     clusters = torch.arange(centroids.shape[1], device=centroids.device)
-    members = assignments.unsqueeze(1) == clusters.view(-1, 1)
-    masses = members.to(points.dtype).mul_(weights.unsqueeze(1))
+    masses = points.new_empty(len(points), len(clusters), points.shape[1])
+    torch.eq(assignments.unsqueeze(1), clusters.view(-1, 1), out=masses)
+    masses.mul_(weights.unsqueeze(1))
     return means(
-        torch.bmm(masses, points), masses.sum(2, keepdim=True), centroids
+        sum_points(masses, points), masses.sum(2, keepdim=True), centroids
     )

@@ -8,7 +8,6 @@ Authors
 """
 
 import torch
-from torch.nn.functional import pad
 
 # Points whose chances are added up before one of them is drawn: a cumulative
 # sum over all points would cost as much as several iterations.
@@ -60,9 +59,9 @@ def draw_centroids(points, norms, weights, spherical, init, draws):
         if plus_plus:
             distance = _distance(points, norms, centroid, spherical)
             # Not a duplicate by rounding: the point drawn is at distance 0.
-            distance = distance.scatter(1, index.unsqueeze(1), 0.0)
+            distance.scatter_(1, index.unsqueeze(1), 0.0)
             if nearest is not None:
-                distance = torch.minimum(nearest, distance)
+                torch.minimum(nearest, distance, out=distance)
             nearest = distance
             chances = weights * nearest
         else:
@@ -72,15 +71,16 @@ def draw_centroids(points, norms, weights, spherical, init, draws):
 
 def _distance(points, norms, centroid, spherical):
     """Squared distance, or 1 − cosine, of the points to one centroid [B, N]."""
-    # In this order: a row is far faster than a column.
+    # In this order: a row is far faster than a column. In place: fresh memory
+    # costs more than the arithmetic.
     products = torch.bmm(centroid, points.transpose(1, 2)).squeeze(1)
     norm = torch.linalg.vector_norm(centroid, dim=2)
     if spherical:
-        cosines = products / (norms * norm).clamp_min(
-            torch.finfo(points.dtype).tiny
-        )
-        return (1.0 - cosines).clamp_min(0.0)
-    return (norms.square() - 2.0 * products + norm.square()).clamp_min(0.0)
+        least = torch.finfo(points.dtype).tiny
+        products.div_((norms * norm).clamp_min_(least))
+        return products.neg_().add_(1.0).clamp_min_(0.0)
+    products.mul_(-2.0).add_(norm.square())
+    return products.addcmul_(norms, norms).clamp_min_(0.0)
 
 
 def _sample(chances, fallback, draw):
@@ -89,15 +89,29 @@ def _sample(chances, fallback, draw):
     First a block of points is drawn, then a point of the block. Where no
     chance is left (fewer distinct points than clusters), the fallback is used.
     """
-    left = (chances > 0).any(1, keepdim=True)
-    chances = torch.where(left, chances, fallback)
-    blocks = pad(chances, (0, -chances.shape[1] % BLOCK)).unflatten(
-        1, (-1, BLOCK)
+    sums = _sum_blocks(chances)
+    left = (sums > 0).any(1, keepdim=True)
+    sums = torch.where(left, sums, _sum_blocks(fallback))
+    block, share = _invert(sums, draw)
+    places = torch.arange(BLOCK, device=chances.device)
+    indices = block.unsqueeze(1) * BLOCK + places
+    last = chances.shape[1] - 1
+    within = indices.clamp_max(last)
+    chosen = torch.where(
+        left, chances.gather(1, within), fallback.gather(1, within)
     )
-    block, share = _invert(blocks.sum(2), draw)
-    chosen = block.view(-1, 1, 1).expand(-1, 1, BLOCK)
-    index, _ = _invert(blocks.gather(1, chosen).squeeze(1), share)
-    return (block * BLOCK + index).clamp_max(chances.shape[1] - 1)
+    index, _ = _invert(chosen * (indices <= last), share)
+    return (block * BLOCK + index).clamp_max(last)
+
+
+def _sum_blocks(chances):
+    """Sums over blocks of points; the last one may be shorter."""
+    split = chances.shape[1] - chances.shape[1] % BLOCK
+    sums = chances[:, :split].unflatten(1, (-1, BLOCK)).sum(2)
+    if split < chances.shape[1]:
+        rest = chances[:, split:].sum(1, keepdim=True)
+        sums = torch.cat([sums, rest], dim=1)
+    return sums
 
 
 def _invert(chances, draw):

@@ -19,8 +19,9 @@ GROUP = 6 * 2**20
 
 
 def search_clusters(
-    x, weights, metric, iterations, negligible, initial_centroids, init, draws
-):
+    x, weights, metric, iterations, negligible, initial_centroids, init, draws,
+    with_inertia,
+):  # fmt: skip
     """Assigns points to clusters.
 
     Arguments
@@ -42,6 +43,8 @@ def search_clusters(
         How to draw them, see :func:`draw_centroids`.
     draws : torch.Tensor
         Uniform draws in [0, 1), a row a restart [R, K], float64.
+    with_inertia : bool
+        Whether to compute the inertia, which several restarts need.
 
     Returns
     -------
@@ -50,15 +53,14 @@ def search_clusters(
     assignments : torch.Tensor
         Index of the cluster of each point [B, N], int64.
     inertia : torch.Tensor
-        Weighted sum of the distances to the means of the clusters [B].
-    updated : torch.Tensor
-        The update that the last iteration would make [B, K, D].
+        Weighted sum of the distances to the means of the clusters [B]; left
+        out if it is not asked for.
     """
     found = [
         _search(
             x[items], weights[items], metric, iterations, negligible,
             None if initial_centroids is None else initial_centroids[items],
-            init, draws,
+            init, draws, with_inertia,
         )
         for items in _groups(x)
     ]  # fmt: skip
@@ -82,17 +84,15 @@ def _groups(x):
 
 
 def _search(
-    x, weights, metric, iterations, negligible, initial_centroids, init, draws
-):
+    x, weights, metric, iterations, negligible, initial_centroids, init, draws,
+    with_inertia,
+):  # fmt: skip
     """Assigns the points of a group, see :func:`search_clusters`."""
     spherical = metric == "spherical"
     norms = torch.linalg.vector_norm(x, dim=2)
+    step_weights = weights
     if spherical:
         step_weights = weights / norms.clamp_min(MIN_NORM)
-        spread = weights.sum(1)
-    else:
-        step_weights = weights
-        spread = torch.linalg.vecdot(weights * norms, norms)
     if initial_centroids is None:
         num_clusters = draws.shape[1]
         starts = (
@@ -120,11 +120,9 @@ def _search(
         if spherical:
             centroids = unit(centroids)
         centroids = lloyd.run(centroids, iterations - 1)
-        assignments = last.assign(centroids)
-        sums, masses = last.sums()
-        inertia = _inertia(sums, masses, spread, spherical)
-        updated = last.update(sums, masses, centroids)
-        run = (centroids, assignments, inertia, updated)
+        run = (centroids, last.assign(centroids))
+        if with_inertia:
+            run += (_inertia(last, weights, norms),)
         best = run if best is None else _lower_inertia(best, run)
     return best
 
@@ -158,15 +156,18 @@ def _keep(x, weights, kept):
     return points.unflatten(0, indices.shape), weights
 
 
-def _inertia(sums, masses, spread, spherical):
-    """Inertia [B] about the means, from sums and masses of the clusters alone.
+def _inertia(lloyd, weights, norms):
+    """Inertia [B] about the means of the last assignment.
 
     Euclidean: Σ w‖x‖² − Σ_l ‖s_l‖²/m_l; spherical: Σ w − Σ_l ‖s_l‖, where s_l
     and m_l are the sum and the mass of cluster l.
     """
-    explained = torch.linalg.vector_norm(sums, dim=2)
-    if not spherical:
-        explained = explained.square() / masses.squeeze(2).clamp_min(tiny(sums))
+    explained = torch.linalg.vector_norm(lloyd.sums(), dim=2)
+    spread = weights.sum(1)
+    if not lloyd.spherical:
+        masses = lloyd.masses.sum(2)
+        explained = explained.square() / masses.clamp_min(tiny(masses))
+        spread = torch.linalg.vecdot(weights * norms, norms)
     return (spread - explained.sum(1)).clamp_min(0.0)
 
 

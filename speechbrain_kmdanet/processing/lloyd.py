@@ -77,7 +77,8 @@ class Lloyd:
         """
         self._score(centroids)
         if self.num_clusters == 2:
-            return (self.scores > self.threshold).squeeze(1).long()
+            second = torch.empty_like(self.scores, dtype=torch.int64)
+            return torch.gt(self.scores, self.threshold, out=second).squeeze(1)
         return self.scores.max(1).indices
 
     def sums(self):
@@ -85,10 +86,9 @@ class Lloyd:
 
         Returns
         -------
-        sums : torch.Tensor
-            Weighted sums of the points [B, K, D].
-        masses : torch.Tensor
-            Sums of the weights [B, K, 1].
+        torch.Tensor
+            Weighted sums of the points [B, K, D]; the weights of the points in
+            the clusters are left in ``masses`` [B, K, N].
         """
         if self.num_clusters == 2:
             first, second = self.masses.split(1, dim=1)
@@ -98,8 +98,7 @@ class Lloyd:
         else:
             members = _first_largest(self.scores)
             self.masses.copy_(members).mul_(self.weights)
-        sums = _products(self.masses, self.transposed.transpose(1, 2))
-        return sums, self.masses.sum(2, keepdim=True)
+        return sum_points(self.masses, self.transposed.transpose(1, 2))
 
     def run(self, centroids, iterations):
         """Several iterations; none when they change nothing any more.
@@ -139,28 +138,11 @@ class Lloyd:
             metric. A cluster without weight keeps its centroid.
         """
         self._score(centroids)
-        return self.update(*self.sums(), centroids)
-
-    def update(self, sums, masses, centroids):
-        """Moves the centroids.
-
-        Arguments
-        ---------
-        sums : torch.Tensor
-            Weighted sums of the points of the clusters [B, K, D].
-        masses : torch.Tensor
-            Sums of their weights [B, K, 1].
-        centroids : torch.Tensor
-            Previous centroids [B, K, D].
-
-        Returns
-        -------
-        torch.Tensor
-            Means of the clusters [B, K, D], see :meth:`step`.
-        """
+        sums = self.sums()
         if self.spherical:
-            return torch.where(masses > 0, unit(sums), centroids)
-        return means(sums, masses, centroids)
+            norms = torch.linalg.vector_norm(sums, dim=2, keepdim=True)
+            return torch.where(norms > 0, unit(sums), centroids)
+        return means(sums, self.masses.sum(2, keepdim=True), centroids)
 
     def _score(self, centroids):
         """How near each centroid is [B, K, N].
@@ -224,11 +206,28 @@ def _copy_by_dimension(points):
     )
 
 
-def _products(masses, points):
-    """Product [B, K, D] of masses [B, K, N] and points [B, N, D].
+def sum_points(masses, points):
+    """Weighted sums of the points of clusters.
 
     On the CPU one thread makes the product of an item: for a single item each
     gets a part of the points.
+
+    Arguments
+    ---------
+    masses : torch.Tensor
+        Weights of the points in the clusters [B, K, N].
+    points : torch.Tensor
+        Points [B, N, D].
+
+    Returns
+    -------
+    torch.Tensor
+        Sums [B, K, D].
+
+    Example
+    -------
+    >>> sum_points(torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[3.0], [4.0]]]))
+    tensor([[[11.]]])
     """
     batch, num_points, _ = points.shape
     parts = torch.get_num_threads()
@@ -240,7 +239,7 @@ def _products(masses, points):
         points[0, :split].unflatten(0, (parts, -1)),
     ).sum(0, keepdim=True)
     if split < num_points:
-        products.baddbmm_(masses[..., split:], points[:, split:])
+        products = products.baddbmm(masses[..., split:], points[:, split:])
     return products
 
 

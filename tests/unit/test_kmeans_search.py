@@ -172,3 +172,17 @@ def test_silence_and_single_points_leave_something_to_iterate(metric, batch):
     assert (found.assignments[:, 3] == 0).all()
     assert (found.assignments == 1).any(1).all()
     assert found.centroids.isfinite().all()
+
+
+@both_metrics
+def test_inertia_only_where_it_is_asked_for(metric):
+    x, weights = make_points()
+    options = {"weights": weights, "metric": metric}
+    full = kmeans(x, 3, initial_centroids=x[:, 1:4], **options)
+    fast = kmeans(
+        x, 3, initial_centroids=x[:, 1:4], with_inertia=False, **options
+    )
+    assert fast.inertia is None
+    assert_same(full[:2], fast[:2])
+    restarted = kmeans(x, 3, num_init=2, with_inertia=False, **options)
+    assert restarted.inertia.shape == (len(x),)
