@@ -11,9 +11,12 @@ from hyperpyyaml import load_hyperpyyaml
 from speech import SAMPLE_RATE, make_sources
 from torch import nn
 
+import speechbrain_kmdanet
 from speechbrain_kmdanet.nnet.objectives import OBJECTIVES, Separation
 
-MODEL = Path(__file__).resolve().parents[1] / "hparams" / "kmeans_danet.yaml"
+# That of the package that is measured, which may be an older one.
+ROOT = Path(speechbrain_kmdanet.__file__).resolve().parents[1]
+MODEL = ROOT / "hparams" / "kmeans_danet.yaml"
 BATCH, SECONDS = 16, 4.0  # the paper's
 
 
