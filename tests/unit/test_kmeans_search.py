@@ -186,3 +186,19 @@ def test_inertia_only_where_it_is_asked_for(metric):
     assert_same(full[:2], fast[:2])
     restarted = kmeans(x, 3, num_init=2, with_inertia=False, **options)
     assert restarted.inertia.shape == (len(x),)
+
+
+@both_metrics
+def test_threads_share_the_gradient_of_an_item(monkeypatch, metric):
+    x, weights = make_points(batch=1, num_points=61)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    gradients = []
+    for smallest in (1, 99):
+        monkeypatch.setattr(lloyd, "SPLIT_FROM", smallest)
+        points = x.clone().requires_grad_()
+        centroids = kmeans(
+            points, 3, weights=weights, metric=metric,
+            initial_centroids=x[:, 1:4],
+        ).centroids  # fmt: skip
+        gradients += torch.autograd.grad(centroids.square().sum(), points)
+    torch.testing.assert_close(*gradients)
