@@ -22,7 +22,7 @@ def make_points(batch=5, num_points=60, seed=0):
     options = {"generator": generator, "dtype": torch.float64}
     x = torch.randn(batch, num_points, 4, **options) + 0.5
     weights = torch.randn(batch, num_points, **options) ** 6
-    weights[:, ::7] = 0.0
+    weights[:, 3::7] = 0.0
     return x, weights
 
 
@@ -119,6 +119,18 @@ def test_light_points_wait_for_the_last_iteration(metric, iterations):
     torch.testing.assert_close(found.centroids, slow)
 
 
+def test_kept_points_have_their_weights_and_padding_has_none():
+    x, weights = make_points()
+    kept = weights > 0.5
+    assert len(kept.sum(1).unique()) > 1  # Items of different lengths.
+    points, heavy = kmeans_search._keep(x, weights, kept)
+    assert points.shape == (len(x), kept.sum(1).max(), x.shape[2])
+    for item, count in enumerate(kept.sum(1)):
+        assert torch.equal(points[item, :count], x[item, kept[item]])
+        assert torch.equal(heavy[item, :count], weights[item, kept[item]])
+        assert (heavy[item, count:] == 0).all()
+
+
 @both_metrics
 def test_left_out_or_weightless_is_the_same(monkeypatch, metric):
     # A device that must not be waited for gets weights of 0 instead of copies.
@@ -148,7 +160,7 @@ def test_what_is_light_depends_on_the_item_alone(metric, factor):
             **options,
         ).centroids  # fmt: skip
 
-    padded = search(pad(x, (0, 0, 0, 9), value=5.0), pad(weights, (0, 9)))
+    padded = search(pad(x, (0, 0, 0, 999), value=5.0), pad(weights, (0, 999)))
     for item in range(len(x)):
         alone = search(x[item, None], factor * weights[item, None])
         torch.testing.assert_close(alone[0], padded[item])
