@@ -35,8 +35,8 @@ def parse_arguments():
     """Returns the arguments of the command line."""
     parser = argparse.ArgumentParser(
         description="Measures ratios of times within one run, and writes them "
-        "beside the goals into RESULTS/benchmarks.md. Takes a quarter of an "
-        "hour; what else the machine does should not change meanwhile."
+        "beside the goals into RESULTS/benchmarks.md. Takes some seven "
+        "minutes; what else the machine does should not change meanwhile."
     )
     parser.add_argument(
         "--groups", nargs="+", choices=GROUPS, default=list(GROUPS),

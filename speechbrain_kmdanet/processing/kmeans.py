@@ -129,14 +129,17 @@ def kmeans(
         if weights is None:
             weights = x.new_ones(()).expand(x.shape[:2])
         weights = weights.to(x.dtype)
-        if initial_centroids is not None:
+        draws = None
+        if initial_centroids is None:
+            draws = _draw(num_init, num_clusters, x.device, generator)
+            with_inertia = with_inertia or num_init > 1
+        else:
             _check_initial_centroids(initial_centroids, x, num_clusters)
             initial_centroids = initial_centroids.to(x.dtype)
         with torch.no_grad():
             centroids, assignments, *inertia = search_clusters(
                 x, weights, metric, iterations, negligible, initial_centroids,
-                init, _draw(num_init, num_clusters, x.device, generator),
-                with_inertia or num_init > 1,
+                init, draws, with_inertia,
             )  # fmt: skip
         centroids = _means(x, weights, assignments, centroids)
     return KMeansResult(centroids, assignments, inertia[0] if inertia else None)

@@ -42,7 +42,8 @@ def search_clusters(
     init : str
         How to draw them, see :func:`draw_centroids`.
     draws : torch.Tensor
-        Uniform draws in [0, 1), a row a restart [R, K], float64.
+        Uniform draws in [0, 1), a row a restart [R, K], float64; None where
+        initial centroids are given.
     with_inertia : bool
         Whether to compute the inertia, which several restarts need.
 

@@ -153,6 +153,15 @@ def test_equal_items_of_a_batch_are_clustered_alike():
     assert (result.assignments == result.assignments[:1]).all()
 
 
+def test_given_centroids_draw_nothing():
+    x = torch.randn(2, 9, 3)
+    state = torch.get_rng_state()
+    kmeans(x, 2, initial_centroids=x[:, :2], num_init=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    kmeans(x, 2)
+    assert not torch.equal(torch.get_rng_state(), state)
+
+
 def test_draws_come_from_the_global_generator_by_default():
     x = torch.randn(1, 50, 3, generator=seeded())
     results = []
