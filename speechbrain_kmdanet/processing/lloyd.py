@@ -230,8 +230,10 @@ def sum_points(masses, points):
     tensor([[[11.]]])
     """
     batch, num_points, _ = points.shape
-    parts = torch.get_num_threads()
-    if points.device.type != "cpu" or batch > 1 or num_points < SPLIT_FROM:
+    parts = 1
+    if points.device.type == "cpu" and batch == 1 and num_points >= SPLIT_FROM:
+        parts = torch.get_num_threads()
+    if parts == 1:
         return torch.bmm(masses, points)
     split = num_points - num_points % parts
     products = torch.bmm(

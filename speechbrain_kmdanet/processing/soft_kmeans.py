@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from speechbrain_kmdanet.processing.lloyd import means
+from speechbrain_kmdanet.processing.lloyd import means, sum_points
 
 
 class SoftKMeansResult(NamedTuple):
@@ -82,7 +82,7 @@ def soft_kmeans(x, initial_centroids, weights=None, alpha=5.0, iterations=5):
             memberships = _memberships(x, centroids, alpha)
             masses = memberships * weights
             centroids = means(
-                torch.bmm(masses, x), masses.sum(2, keepdim=True), centroids
+                sum_points(masses, x), masses.sum(2, keepdim=True), centroids
             )
         return SoftKMeansResult(centroids, _memberships(x, centroids, alpha))
 
