@@ -59,8 +59,9 @@ lint: $(INSTALLED_DEV) ## check style: ruff (rules, format) and yamllint
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/yamllint .
 
-types: $(INSTALLED_DEV) ## check the package's type annotations: mypy
+types: $(INSTALLED_DEV) ## check types, bodies of functions too: mypy
 	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy recipes/LibriMix
 
 clean: ## remove what the demo made (the environment stays)
 	rm -rf $(DEMO_DATA) $(DEMO_OUTPUT)

@@ -1,32 +1,30 @@
 #!/usr/bin/env python3
 """Measures a training step by its iterations of k-means and its precision.
 
-    python benchmarks/iterations.py --device cuda
-
-Authors
- * The speechbrain_kmdanet developers 2026
+python benchmarks/iterations.py --device cuda
 """
 
 import argparse
 import statistics
 import sys
+from functools import partial
 
 import torch
-from memory import peak_memory
-from options import parse_options
-from report import write_report
-from steps import BATCH, SECONDS, TrainingStep
-from timing import measure
+from measure import parse_options, peak_memory, report, seconds, take_turns
+from subjects import BATCH, SECONDS, TrainingStep, make_sources
 from tqdm import tqdm
+
+from speechbrain_kmdanet.errors import run_command
 
 ITERATIONS = (1, 3, 5, 10, 20)  # the paper's Table 2
 PRECISIONS = ("fp32", "bf16")
-HEADER = [
-    "network", "L", "step (ms)", "over L = 1", "mixtures/s", "memory (MB)",
-]  # fmt: skip
+MEASURED = ["step (ms)", "over L = 1", "mixtures/s", "memory (MB)"]
+HEADER = ["network", "L", *MEASURED]
 
 
-def measure_precision(precision, options):
+def measure_precision(
+    precision: str, options: argparse.Namespace
+) -> list[list[str]]:
     """Measures steps of all numbers of iterations in turns.
 
     Arguments
@@ -41,18 +39,16 @@ def measure_precision(precision, options):
     list of list of str
         Rows, see HEADER.
     """
-    steps = {
-        iterations: TrainingStep(
-            iterations,
-            batch=options.batch_size,
-            seconds=options.seconds,
-            device=options.device,
-            precision=precision,
-        )
-        for iterations in ITERATIONS
-    }
-    times = measure(steps, options.repeats)
-    medians = {L: statistics.median(seconds) for L, seconds in times.items()}
+    make = partial(
+        TrainingStep,
+        sources=make_sources(options.batch_size, options.seconds),
+        device=options.device,
+        precision=precision,
+    )
+    steps = {L: make(L) for L in ITERATIONS}
+    gauges = {L: partial(seconds, steps[L]) for L in steps}
+    times = take_turns(gauges, options.repeats)
+    medians = {L: statistics.median(times[L]) for L in times}
     return [
         [
             precision,
@@ -66,31 +62,36 @@ def measure_precision(precision, options):
     ]
 
 
-def main():
-    """Measures, prints and writes; returns the exit status."""
+def run(arguments: list[str]) -> None:
+    """Measures, prints and writes.
+
+    Arguments
+    ---------
+    arguments : list of str
+        Command line without the program.
+    """
     parser = argparse.ArgumentParser(
         description="Measures training steps of the paper's network with L = "
         f"{', '.join(map(str, ITERATIONS))} iterations of k-means: time, "
         "mixtures a second and peak memory, in single and mixed precision. "
         "Writes RESULTS/iterations_DEVICE.md."
     )
-    parser.add_argument(
-        "--device", default="cuda" if torch.cuda.is_available() else "cpu",
-        help="cpu or cuda (default: cuda if there is one)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS,
+    add = parser.add_argument
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    text = "cpu or cuda (default: cuda if there is one)"
+    add("--device", default=device, help=text)
+    add(
+        "--precisions",
+        nargs="+",
+        choices=PRECISIONS,
+        default=PRECISIONS,
         help="of the network; k-means is in fp32 (default: both)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--batch_size", type=int, default=BATCH,
-        help=f"mixtures in a batch (default: {BATCH})",
-    )  # fmt: skip
-    parser.add_argument(
-        "--seconds", type=float, default=SECONDS,
-        help=f"length of a mixture (default: {SECONDS:g})",
-    )  # fmt: skip
-    options = parse_options(parser, repeats=5)
+    )
+    text = f"mixtures in a batch (default: {BATCH})"
+    add("--batch_size", type=int, default=BATCH, help=text)
+    text = f"length of a mixture (default: {SECONDS:g})"
+    add("--seconds", type=float, default=SECONDS, help=text)
+    options = parse_options(parser, 5, arguments)
     lines = [
         line
         for precision in tqdm(options.precisions, "Precisions")
@@ -102,14 +103,13 @@ def main():
         "which all L take turns, and the peak of the memory of tensors."
     )
     kind = torch.device(options.device).type
-    write_report(
+    report(
         options.results / f"iterations_{kind}.md",
         "Iterations of k-means in training",
         [about, (HEADER, lines)],
         options.device,
     )
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("iterations.py", run))

@@ -1,10 +1,7 @@
-"""k-means of other projects, or as they write it, to compare with.
-
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+"""k-means of other projects, or as they write it, to compare with."""
 
 import torch
+from torch import Tensor
 
 try:
     from sklearn.cluster import KMeans as ScikitLearnKMeans
@@ -15,7 +12,7 @@ except ImportError as error:
     ) from error
 
 
-def plain_kmeans(x, centroids, iterations):
+def plain_kmeans(x: Tensor, centroids: Tensor, iterations: int) -> Tensor:
     """Distances cluster by cluster, means item by item: a plain loop.
 
     This is how the k-means of ESPnet's deep attractor network is written.
@@ -34,99 +31,52 @@ def plain_kmeans(x, centroids, iterations):
     torch.Tensor
         Centroids [B, K, D].
     """
-    num_clusters = centroids.shape[1]
+    clusters = range(centroids.shape[1])
     for _ in range(iterations):
         distances = torch.stack(
             [
                 (x - centroids[:, k].unsqueeze(1)).square().sum(2)
-                for k in range(num_clusters)
+                for k in clusters
             ],
             dim=2,
         )
         labels = distances.argmin(2)
         centroids = torch.stack(
             [
-                torch.stack(
-                    [points[label == k].mean(0) for k in range(num_clusters)]
-                )
+                torch.stack([points[label == k].mean(0) for k in clusters])
                 for points, label in zip(x, labels)
             ]
         )
     return centroids
 
 
-def one_hot_kmeans(x, centroids, iterations):
-    """Distances to all clusters at once, means of masked copies, by item.
+def one_hot_kmeans(x: Tensor, centroids: Tensor, iterations: int) -> Tensor:
+    """Distances to all at once, means of masked copies, see :func:`plain_kmeans`.
 
     This is how the k-means of the deep attractor network in tky823's
-    DNN-based_source_separation is written.
-
-    Arguments
-    ---------
-    x : torch.Tensor
-        Points [B, N, D].
-    centroids : torch.Tensor
-        Initial centroids [B, K, D].
-    iterations : int
-        Number of iterations.
-
-    Returns
-    -------
-    torch.Tensor
-        Centroids [B, K, D].
+    DNN-based_source_separation is written, item by item.
     """
     num_clusters = centroids.shape[1]
     found = []
     for points, centers in zip(x.unsqueeze(2), centroids):
         for _ in range(iterations):
             distances = torch.norm(points - centers, dim=2)
-            labels = torch.eye(num_clusters, device=x.device)[
-                distances.min(1).indices
-            ].unsqueeze(2)
+            one_hot = torch.eye(num_clusters, device=x.device)
+            labels = one_hot[distances.min(1).indices].unsqueeze(2)
             centers = (points * labels).sum(0) / labels.sum(0)
         found.append(centers)
     return torch.stack(found)
 
 
-def torch_kmeans(x, centroids, iterations):
-    """KMeans of the package torch_kmeans.
-
-    Arguments
-    ---------
-    x : torch.Tensor
-        Points [B, N, D].
-    centroids : torch.Tensor
-        Initial centroids [B, K, D].
-    iterations : int
-        Number of iterations.
-
-    Returns
-    -------
-    torch.Tensor
-        Centroids [B, K, D].
-    """
+def torch_kmeans(x: Tensor, centroids: Tensor, iterations: int) -> Tensor:
+    """KMeans of the package torch_kmeans, see :func:`plain_kmeans`."""
     model = TorchKMeans(max_iter=iterations, tol=0.0, num_init=1, verbose=False)
     # It changes the centres that it is given.
     return model(x, k=centroids.shape[1], centers=centroids.clone()).centers
 
 
-def sklearn_kmeans(x, centroids, iterations):
-    """scikit-learn's KMeans, item by item.
-
-    Arguments
-    ---------
-    x : torch.Tensor
-        Points [B, N, D].
-    centroids : torch.Tensor
-        Initial centroids [B, K, D].
-    iterations : int
-        Number of iterations.
-
-    Returns
-    -------
-    torch.Tensor
-        Centroids [B, K, D].
-    """
+def sklearn_kmeans(x: Tensor, centroids: Tensor, iterations: int) -> Tensor:
+    """scikit-learn's KMeans, item by item, see :func:`plain_kmeans`."""
     found = []
     for points, initial in zip(x.numpy(), centroids.numpy()):
         # Without tolerance it stops early only where nothing changes any more.

@@ -1,44 +1,42 @@
 #!/usr/bin/env python3
 """Measures how clustering and separation grow with length and talkers.
 
-    python benchmarks/scaling.py
-
-Authors
- * The speechbrain_kmdanet developers 2026
+python benchmarks/scaling.py
 """
 
 import argparse
 import sys
+from functools import partial
+from pathlib import Path
 
 import torch
-from memory import peak_memory
-from options import parse_options
-from report import write_report
-from separation import make_mixture, make_separator
-from speech import SAMPLE_RATE
-from timing import measure
+from measure import parse_options, peak_memory, report, seconds, take_turns
+from subjects import DIMENSIONS, Separator, make_sources
 from tqdm import tqdm
 
+from speechbrain_kmdanet.errors import run_command
 from speechbrain_kmdanet.nnet.attractors import KMeansAttractors
 from speechbrain_kmdanet.processing.bins import flatten_bins
 
-DIMENSIONS = 20
 LENGTHS = (10, 30, 60, 120, 300, 600)  # s, of two talkers
 TALKERS = (2, 3, 4, 5, 6, 7, 8)  # in a minute
 MINUTE = 60
-HEADER = [
-    "clustering (s)", "over real time", "its memory (MB)", "separation (s)",
-    "over real time", "its memory (MB)",
-]  # fmt: skip
+REST = ["over real time", "its memory (MB)"]
+HEADER = ["clustering (s)", *REST, "separation (s)", *REST]
+Found = dict[str, tuple[float, float]]
 
 
-def measure_size(seconds, talkers, repeats):
+def measure_size(
+    separator: Separator, length: int, talkers: int, repeats: int
+) -> Found:
     """Measures clustering and separation of one mixture.
 
     Arguments
     ---------
-    seconds : float
-        Length of the mixture.
+    separator : Separator
+        What separates it.
+    length : int
+        Length of the mixture in seconds.
     talkers : int
         Number of talkers.
     repeats : int
@@ -49,43 +47,56 @@ def measure_size(seconds, talkers, repeats):
     dict
         Pair of the least seconds and of the peak of megabytes, by name.
     """
-    mixture = make_mixture(seconds * SAMPLE_RATE)
-    separate = make_separator("kmeans_danet")
-    weights = flatten_bins(separate.encode(mixture).abs().square())
+    mixture = make_sources(1, length).sum(2)
+    energies = flatten_bins(separator.encoder(mixture).abs().square())
     generator = torch.Generator().manual_seed(0)
-    embeddings = torch.randn(*weights.shape, DIMENSIONS, generator=generator)
+    embeddings = torch.randn(*energies.shape, DIMENSIONS, generator=generator)
     # All 20 iterations are made: random points do not converge before.
     attractors = KMeansAttractors("spherical", iterations=20, seed=0)
     functions = {
-        "clustering": lambda: attractors(embeddings, weights, talkers),
-        "separation": lambda: separate(mixture, talkers),
+        "clustering": partial(attractors, embeddings, energies, talkers),
+        "separation": partial(separator, mixture, talkers),
     }
-    times = measure(functions, repeats)
+    gauges = {name: partial(seconds, functions[name]) for name in functions}
+    times = take_turns(gauges, repeats)
     return {
         name: (min(times[name]), peak_memory(function))
         for name, function in functions.items()
     }
 
 
-def format_row(first, seconds, found):
-    """Texts of a row: what varies, and HEADER."""
+def format_row(first: int, length: int, found: Found) -> list[str]:
+    """Formats what was measured.
+
+    Arguments
+    ---------
+    first : int
+        What varies.
+    length : int
+        Length of the mixture in seconds.
+    found : dict
+        What was measured.
+
+    Returns
+    -------
+    list of str
+        Texts: what varies, and HEADER.
+    """
     texts = [str(first)]
     for time, memory in found.values():
-        texts += [f"{time:.3g}", f"{time / seconds:.2g}", f"{memory:.0f}"]
+        texts += [f"{time:.3g}", f"{time / length:.2g}", f"{memory:.0f}"]
     return texts
 
 
-def draw(path, by_length, by_talkers):
+def draw(path: Path, columns: dict[str, dict[int, Found]]) -> None:
     """Draws times and memory.
 
     Arguments
     ---------
     path : pathlib.Path
         PNG to write.
-    by_length : dict
-        What was measured, by length.
-    by_talkers : dict
-        What was measured, by number of talkers.
+    columns : dict
+        What was measured, by what varies, by the name of that.
     """
     import matplotlib
 
@@ -93,9 +104,7 @@ def draw(path, by_length, by_talkers):
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(2, 2, figsize=(9, 6), layout="constrained")
-    for column, (label, rows) in enumerate(
-        {"length (s)": by_length, f"talkers in {MINUTE} s": by_talkers}.items()
-    ):
+    for column, (label, rows) in enumerate(columns.items()):
         for name in ("clustering", "separation"):
             values = [found[name] for found in rows.values()]
             for axis, points in zip(axes[:, column], zip(*values)):
@@ -111,8 +120,14 @@ def draw(path, by_length, by_talkers):
     pyplot.close(figure)
 
 
-def main():
-    """Measures, prints, draws and writes; returns the exit status."""
+def run(arguments: list[str]) -> None:
+    """Measures, prints, draws and writes.
+
+    Arguments
+    ---------
+    arguments : list of str
+        Command line without the program.
+    """
     parser = argparse.ArgumentParser(
         description="Measures time and peak memory of k-means and of "
         "separation on the CPU against the length of the mixture and the "
@@ -120,19 +135,30 @@ def main():
         "Takes some minutes."
     )
     parser.add_argument(
-        "--longest", type=int, default=max(LENGTHS), metavar="SECONDS",
+        "--longest",
+        type=int,
+        default=max(LENGTHS),
+        metavar="SECONDS",
         help="leave out longer mixtures than this (default: none)",
-    )  # fmt: skip
-    options = parse_options(parser, repeats=3)
+    )
+    options = parse_options(parser, 3, arguments)
     lengths = [x for x in LENGTHS if x <= options.longest]
     minute = min(MINUTE, options.longest)
     sizes = [(x, 2) for x in lengths] + [(minute, x) for x in TALKERS]
+    separator = Separator("kmeans_danet")
     found = {
-        size: measure_size(*size, options.repeats)
-        for size in tqdm(sizes, "Sizes", dynamic_ncols=True)
+        (length, talkers): measure_size(
+            separator, length, talkers, options.repeats
+        )
+        for length, talkers in tqdm(sizes, "Sizes", dynamic_ncols=True)
     }
     by_length = {x: found[x, 2] for x in lengths}
     by_talkers = {x: found[minute, x] for x in TALKERS}
+    options.results.mkdir(parents=True, exist_ok=True)
+    draw(
+        options.results / "scaling.png",
+        {"length (s)": by_length, f"talkers in {MINUTE} s": by_talkers},
+    )
     parts = [
         "![Time and memory by length and talkers](scaling.png)",
         "k-means of the embeddings (spherical, 20 iterations), and separation "
@@ -147,11 +173,8 @@ def main():
             [format_row(x, minute, by_talkers[x]) for x in TALKERS],
         ),
     ]
-    options.results.mkdir(parents=True, exist_ok=True)
-    draw(options.results / "scaling.png", by_length, by_talkers)
-    write_report(options.results / "scaling.md", "Scaling", parts)
-    return 0
+    report(options.results / "scaling.md", "Scaling", parts)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("scaling.py", run))

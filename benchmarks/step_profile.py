@@ -1,11 +1,8 @@
 #!/usr/bin/env python3
 """Shows where the time of a training step goes, now and in an older version.
 
-    git worktree add /tmp/before 772b831
-    python benchmarks/step_profile.py --before /tmp/before
-
-Authors
- * The speechbrain_kmdanet developers 2026
+git worktree add /tmp/before cee5824
+python benchmarks/step_profile.py --before /tmp/before
 """
 
 import argparse
@@ -13,29 +10,53 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import torch
-from options import parse_options
-from report import write_report
-from steps import BATCH, SECONDS, TrainingStep
+from measure import parse_options, report
+from subjects import BATCH, SECONDS, TrainingStep
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
+
+from speechbrain_kmdanet.errors import UserError, run_command
+from speechbrain_kmdanet.nnet.attractors import AttractorEstimator
 
 # Operators, by what they do; all others are small.
 KINDS = {
-    "BLSTM, forward": ("aten::mkldnn_rnn_layer",),
-    "BLSTM, backward": ("aten::mkldnn_rnn_layer_backward",),
-    "linear layers": ("aten::mm", "aten::addmm"),
-    "thin products over the embeddings": ("aten::bmm", "aten::baddbmm"),
-    "copies and sums of gradients": (
-        "aten::copy_", "aten::add", "aten::add_", "aten::cat", "aten::fill_",
-    ),
-    "maxima and their indices": ("aten::argmax", "aten::argmin", "aten::max"),
-    "STFT": ("aten::_fft_r2c", "aten::_fft_c2r", "aten::_fft_c2c"),
-}  # fmt: skip
+    "BLSTM, forward": "mkldnn_rnn_layer",
+    "BLSTM, backward": "mkldnn_rnn_layer_backward",
+    "linear layers": "mm addmm",
+    "thin products over the embeddings": "bmm baddbmm",
+    "copies and sums of gradients": "copy_ add add_ cat fill_",
+    "maxima and their indices": "argmax argmin max",
+    "STFT": "_fft_r2c _fft_c2r _fft_c2c",
+}
 REST = "the rest"
+KMEANS = "k-means"
+Profile = dict[str, float]
 
 
-def profile_step(iterations, repeats):
+class Recorded(AttractorEstimator):
+    """Attractors of another estimator, as one event of the profile.
+
+    Arguments
+    ---------
+    estimator : AttractorEstimator
+        The other.
+    """
+
+    def __init__(self, estimator: AttractorEstimator):
+        super().__init__()
+        self.estimator = estimator
+
+    def estimate(self, *arguments: Any) -> Tensor:
+        """Attractors [B, K, D] of the other."""
+        with torch.profiler.record_function(KMEANS):
+            return self.estimator(*arguments)
+
+
+def profile_step(iterations: int, repeats: int) -> Profile:
     """Profiles steps.
 
     Arguments
@@ -52,104 +73,50 @@ def profile_step(iterations, repeats):
         as a whole, which also count where they belong.
     """
     step = TrainingStep(iterations)
-    attractors = step.masknet.train_attractors
-    forward = attractors.forward
-
-    def recorded(*arguments):
-        with torch.profiler.record_function("k-means"):
-            return forward(*arguments)
-
-    attractors.forward = recorded
+    step.masknet.train_attractors = Recorded(step.masknet.train_attractors)
     step()
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         for _ in range(repeats):
             step()
-    seconds = dict.fromkeys([*KINDS, REST, "k-means"], 0.0)
-    kinds = {name: kind for kind, names in KINDS.items() for name in names}
+    seconds = dict.fromkeys([*KINDS, REST, KMEANS], 0.0)
+    kinds = {f"aten::{x}": kind for kind in KINDS for x in KINDS[kind].split()}
     for event in profiler.key_averages():
         kind = kinds.get(event.key, REST)
         seconds[kind] += event.self_cpu_time_total / 1e6 / repeats
-        if event.key == "k-means":
-            seconds["k-means"] = event.cpu_time_total / 1e6 / repeats
+        if event.key == KMEANS:
+            seconds[KMEANS] = event.cpu_time_total / 1e6 / repeats
     return seconds
 
 
-def _profile_other(folder, options):
-    """Profiles the package in another folder, in a process of its own."""
-    command = [sys.executable, __file__, "--as_json"]
-    command += ["--iterations", str(options.iterations)]
-    command += ["--repeats", str(options.repeats)]
-    command += ["--threads", str(options.threads)]
-    output = subprocess.run(
-        command,
-        env={**os.environ, "PYTHONPATH": os.path.abspath(folder)},
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    ).stdout
+def _profile_other(folder: str, options: argparse.Namespace) -> Profile:
+    """Profiles an older version by its own script, with its own package."""
+    script = Path(folder, "benchmarks", "step_profile.py").absolute()
+    if not script.is_file():
+        raise UserError(
+            f"--before: expected a checkout with benchmarks/{script.name}, "
+            f"but {folder} has none: check a later commit out"
+        )
+    command = [sys.executable, str(script), "--as_json"]
+    for name in ("iterations", "repeats", "threads"):
+        command += [f"--{name}", str(getattr(options, name))]
+    output = _output(command, PYTHONPATH=os.path.abspath(folder))
     return json.loads(output.splitlines()[-1])
 
 
-def _commit(folder):
-    """Commit of a checkout."""
-    command = ["git", "-C", folder, "rev-parse", "--short", "HEAD"]
+def _output(command: list[str], **environment: str) -> str:
+    """What a program writes."""
     return subprocess.run(
-        command, check=True, capture_output=True, text=True
+        command,
+        env={**os.environ, **environment},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
     ).stdout.strip()
 
 
-def main():
-    """Profiles, prints and writes; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description="Profiles a training step of the paper's network on the "
-        f"CPU ({BATCH} mixtures of {SECONDS:g} s) and writes where its time "
-        "goes into RESULTS/step_profile.md."
-    )
-    parser.add_argument(
-        "--before", metavar="FOLDER",
-        help="checkout of an older version, to show beside this one",
-    )  # fmt: skip
-    parser.add_argument(
-        "--iterations", type=int, default=5, help="L of k-means (default: 5)"
-    )
-    parser.add_argument("--as_json", action="store_true", help="print alone")
-    options = parse_options(parser, repeats=5)
-    if options.as_json:
-        print(json.dumps(profile_step(options.iterations, options.repeats)))
-        return 0
-    columns = {}
-    if options.before:
-        name = f"before ({_commit(options.before)})"
-        columns[name] = _profile_other(options.before, options)
-    columns["now"] = profile_step(options.iterations, options.repeats)
-    totals = [
-        sum(x for kind, x in seconds.items() if kind != "k-means")
-        for seconds in columns.values()
-    ]
-    header = ["self time of"]
-    for name in columns:
-        header += [f"{name} (s)", "%"]
-    lines = [_format_line("all", totals, totals)]
-    lines += [
-        _format_line(kind, [x[kind] for x in columns.values()], totals)
-        for kind in [*KINDS, REST]
-    ]
-    whole = [x["k-means"] for x in columns.values()]
-    lines.append(_format_line("k-means as a whole, forward", whole, totals))
-    about = (
-        f"A training step of the paper's network, {BATCH} mixtures of "
-        f"{SECONDS:g} s, L = {options.iterations}: mean of {options.repeats} "
-        "steps under PyTorch's profiler. The last row is part of those above."
-    )
-    write_report(
-        options.results / "step_profile.md",
-        "Where the time of a training step goes",
-        [about, (header, lines)],
-    )
-    return 0
-
-
-def _format_line(label, seconds, totals):
+def _format_row(
+    label: str, seconds: list[float], totals: list[float]
+) -> list[str]:
     """Texts of a row."""
     texts = [label]
     for value, total in zip(seconds, totals):
@@ -157,5 +124,62 @@ def _format_line(label, seconds, totals):
     return texts
 
 
+def run(arguments: list[str]) -> None:
+    """Profiles, prints and writes.
+
+    Arguments
+    ---------
+    arguments : list of str
+        Command line without the program.
+
+    Raises
+    ------
+    UserError
+        If the older version has no such program.
+    """
+    parser = argparse.ArgumentParser(
+        description="Profiles a training step of the paper's network on the "
+        f"CPU ({BATCH} mixtures of {SECONDS:g} s) and writes where its time "
+        "goes into RESULTS/step_profile.md."
+    )
+    add = parser.add_argument
+    text = (
+        "checkout of an older version, to show beside this one: its own "
+        "benchmarks/step_profile.py (commit 6cc3d50 or later) profiles it"
+    )
+    add("--before", metavar="FOLDER", help=text)
+    text = "L of k-means (default: 5)"
+    add("--iterations", type=int, default=5, help=text)
+    add("--as_json", action="store_true", help="print alone")
+    options = parse_options(parser, 5, arguments)
+    columns = {}
+    if options.before and not options.as_json:
+        before = _profile_other(options.before, options)
+        command = ["git", "-C", options.before, "rev-parse", "--short", "HEAD"]
+        columns[f"before ({_output(command)})"] = before
+    columns["now"] = profile_step(options.iterations, options.repeats)
+    if options.as_json:
+        return print(json.dumps(columns["now"]))
+    header = ["self time of"]
+    for name in columns:
+        header += [f"{name} (s)", "%"]
+    profiles = list(columns.values())
+    totals = [sum(x.values()) - x[KMEANS] for x in profiles]
+    lines = [_format_row("all", totals, totals)]
+    for kind in [*KINDS, REST, KMEANS]:
+        label = f"{kind} as a whole, forward" if kind == KMEANS else kind
+        lines.append(_format_row(label, [x[kind] for x in profiles], totals))
+    about = (
+        f"A training step of the paper's network, {BATCH} mixtures of "
+        f"{SECONDS:g} s, L = {options.iterations}: mean of {options.repeats} "
+        "steps under PyTorch's profiler. The last row is part of those above."
+    )
+    report(
+        options.results / "step_profile.md",
+        "Where the time of a training step goes",
+        [about, (header, lines)],
+    )
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("step_profile.py", run))

@@ -8,13 +8,12 @@ from unittest import mock
 
 import pytest
 import synthesis
-from recipe_runs import MINIMIX, RECIPE, command_line
+from recipe_runs import MINIMIX, command_line
 
 
 @pytest.fixture(scope="session")
 def recipe():
     """The recipe's train.py as a module."""
-    sys.path.insert(0, str(RECIPE))
     return importlib.import_module("train")
 
 

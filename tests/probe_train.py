@@ -1,12 +1,12 @@
-"""Runs train.py with a probe inside, in a process of its own.
+"""Runs train.py with a probe inside, in a process that has it in its path.
 
     probe_train.py kill STEP ARGUMENTS
     probe_train.py record FOLDER ARGUMENTS [--then MORE_ARGUMENTS]...
 
 `kill` ends the process, and those of its loaders, without warning after a
-step. `record` writes which
-mixtures each process is trained on, and its weights after each epoch; what
-follows `--then` makes another training in the same processes.
+step. `record` writes which mixtures each process is trained on, and its weights
+after each epoch; what follows `--then` makes another training in the same
+processes.
 """
 
 import os
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import speechbrain as sb
 import torch
-from recipe_runs import RECIPE
+import train
 
 
 class Killer:
@@ -47,15 +47,12 @@ class Recorder:
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         if stage == sb.Stage.TRAIN:
-            masknet = self.hparams.model["masknet"]
+            masknet = self.hparams.masknet
             torch.save(list(masknet.parameters()), self.path("weights"))
         super().on_stage_end(stage, stage_loss, epoch)
 
 
 def main(probe, value, *arguments):
-    sys.path.insert(0, str(RECIPE))
-    import train
-
     sb.utils.logger.get_environment_description = str
     mixin = {"kill": Killer, "record": Recorder}[probe]
     bases = mixin, train.Separator

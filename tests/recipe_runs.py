@@ -8,6 +8,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "WSJ0Mix" / "separation"
+# Of the recipe's files, those that name a system; others are layers.
+SYSTEMS = sorted(
+    path.stem
+    for path in (RECIPE / "hparams").glob("*.yaml")
+    if f"\nsystem: {path.stem}\n" in path.read_text(encoding="utf-8")
+)
 PROBE = Path(__file__).resolve().parent / "probe_train.py"
 TINY = {
     "lr": 0.01,
@@ -50,9 +56,10 @@ OWN = {
 }
 
 
-def command_line(system, output_folder, *flags, **options):
+def command_line(system, output_folder, *flags, sizes=None, **options):
     """Command line of train.py for a tiny network."""
-    sizes = OWN.get(system, {**TRUNK, **BESIDE.get(system, {})})
+    if sizes is None:
+        sizes = OWN.get(system, {**TRUNK, **BESIDE.get(system, {})})
     options = {**TINY, **sizes, "output_folder": output_folder, **options}
     arguments = [str(RECIPE / "hparams" / f"{system}.yaml"), "--noprogressbar"]
     for key, value in options.items():

@@ -4,7 +4,7 @@ import numpy as np
 import soundfile
 from scipy.signal import butter, lfilter, sosfilt
 
-from speechbrain_kmdanet.dataio.build_mixtures import build_mixtures
+from speechbrain_kmdanet.dataio.wsj0mix import build_mixtures
 
 SAMPLE_RATE = 8000
 SPLITS = ("tr", "cv", "tt")
@@ -74,8 +74,6 @@ def build_set(corpus, paths, folder, num_spks, counts, seed=0):
             lines[" ".join(fields)] = None
         text = "\n".join(lines) + "\n"
         (lists / f"mix_{num_spks}_spk_{split}.txt").write_text(text)
-    build_mixtures(
-        corpus, lists, folder, num_spks, tuple(counts), workers=1,
-        progress=False,
-    )  # fmt: skip
+    options = {"workers": 1, "progress": False}
+    build_mixtures(corpus, lists, folder, num_spks, tuple(counts), **options)
     return folder / f"{num_spks}speakers"

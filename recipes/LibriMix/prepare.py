@@ -1,18 +1,15 @@
 #!/usr/bin/env python3
-"""Gives LibriMix the layout of WSJ0-mix, by links to its folders.
-
-Example
--------
-> python recipes/LibriMix/prepare.py LIBRIMIX OUTPUT --num_spks 2 3
-
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+"""Gives LibriMix the layout of WSJ0-mix, by links to its folders."""
 
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+from speechbrain_kmdanet.dataio.mixing import MODES
+from speechbrain_kmdanet.dataio.wsj0mix import SAMPLE_RATES, mixture_folder
+from speechbrain_kmdanet.errors import UserError, run_command
 
 DESCRIPTION = """\
 Gives the mixtures without noise (mix_clean) of Libri2Mix and Libri3Mix the
@@ -32,13 +29,13 @@ TRAIN_SETS = ("train-100", "train-360")
 
 
 def link_librimix(
-    librimix,
-    output,
-    num_spks=(2,),
-    train="train-360",
-    sample_rate=8000,
-    mix_mode="min",
-):
+    librimix: str | Path,
+    output: str | Path,
+    num_spks: Sequence[int] = (2,),
+    train: str = "train-360",
+    sample_rate: int = 8000,
+    mix_mode: str = "min",
+) -> list[Path]:
     """Links the folders of LibriMix. Links that are there are left.
 
     Arguments
@@ -48,7 +45,7 @@ def link_librimix(
     output : str
         Folder to make the links in.
     num_spks : sequence of int
-        Numbers of speakers.
+        Numbers of talkers.
     train : str
         Training set, "train-100" or "train-360".
     sample_rate : int
@@ -59,33 +56,35 @@ def link_librimix(
     Returns
     -------
     list of pathlib.Path
-        Folder to train on for each number of speakers.
+        Folder to train on for each number of talkers.
 
     Raises
     ------
-    ValueError
+    UserError
         If LibriMix lacks a folder, or something else is where a link should
         be; nothing has been linked then.
     """
-    kind = Path(f"wav{sample_rate // 1000}k", mix_mode)
+    folders = [Path(output, f"{number}speakers") for number in num_spks]
+    kind = sample_rate, mix_mode
     targets = {}
-    for number in num_spks:
+    for number, data_folder in zip(num_spks, folders):
+        original = Path(librimix, f"Libri{number}Mix")
         for split, name in (("tr", train), ("cv", "dev"), ("tt", "test")):
-            source = Path(librimix, f"Libri{number}Mix", kind, name).resolve()
-            folder = Path(output, f"{number}speakers", kind, split)
+            source = mixture_folder(original, *kind, name).resolve()
+            folder = mixture_folder(data_folder, *kind, split)
             targets[folder / "mix"] = source / "mix_clean"
             for i in range(1, number + 1):
                 targets[folder / f"s{i}"] = source / f"s{i}"
     for link, target in targets.items():
         if not target.is_dir():
-            raise ValueError(
+            raise UserError(
                 f"there is no folder {target}: LIBRIMIX must hold "
                 "Libri2Mix/wav8k/min/{train-100,train-360,dev,test}/"
                 "{mix_clean,s1,s2} or what the options ask for; generate it "
                 "with LibriMix's scripts (type mix_clean)"
             )
         if os.path.lexists(link) and link.resolve() != target:
-            raise ValueError(
+            raise UserError(
                 f"{link} is there and does not lead to {target}: remove it, "
                 "or choose another OUTPUT"
             )
@@ -93,11 +92,11 @@ def link_librimix(
         link.parent.mkdir(parents=True, exist_ok=True)
         if not link.is_symlink():
             link.symlink_to(target, target_is_directory=True)
-    return [Path(output, f"{number}speakers") for number in num_spks]
+    return folders
 
 
-def parse_arguments(arguments=None):
-    """Returns the arguments of the command line."""
+def run(arguments: list[str]) -> None:
+    """Makes the links that the command line asks for."""
     parser = argparse.ArgumentParser(
         description=DESCRIPTION,
         epilog=EPILOG,
@@ -115,7 +114,7 @@ def parse_arguments(arguments=None):
         nargs="+",
         choices=(2, 3),
         default=[2],
-        help="numbers of speakers (default: 2)",
+        help="numbers of talkers (default: 2)",
     )
     parser.add_argument(
         "--train",
@@ -126,29 +125,24 @@ def parse_arguments(arguments=None):
     parser.add_argument(
         "--sample_rate",
         type=int,
-        choices=(8000, 16000),
+        choices=SAMPLE_RATES,
         default=8000,
         help="in Hz (default: 8000)",
     )
     parser.add_argument(
         "--mix_mode",
-        choices=("min", "max"),
+        choices=MODES,
         default="min",
         help="cut to the shortest source or padded (default: min)",
     )
-    return parser.parse_args(arguments)
-
-
-def main(arguments=None):
-    """Runs the command line; returns its exit status."""
-    try:
-        folders = link_librimix(**vars(parse_arguments(arguments)))
-    except (OSError, ValueError) as error:
-        print(f"prepare.py: error: {error}", file=sys.stderr)
-        return 2
-    for folder in folders:
+    options = parser.parse_args(arguments)
+    for folder in link_librimix(**vars(options)):
         print(f"Train with --data_folder {folder.resolve()}")
-    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns its exit status."""
+    return run_command("prepare.py", run, arguments)
 
 
 if __name__ == "__main__":

@@ -1,28 +1,24 @@
-"""Speech of MiniMix's speakers, synthesised by espeak-ng.
+"""Speech of MiniMix's talkers, synthesised by espeak-ng.
 
 The library comes with the package espeakng-loader and is called through
 ctypes.
-
-Authors
- * The speechbrain_kmdanet developers 2026
 """
 
 import ctypes
-import multiprocessing
 import os
-import signal
-from concurrent.futures import (
-    BrokenExecutor,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-)
-from functools import partial
+from collections.abc import Mapping
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
+from minimix_lists import Readings
+from minimix_voices import Speaker
 from scipy.signal import resample_poly
-from tqdm import tqdm
+
+from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.utils.jobs import in_new_process, parallel, write_whole
 
 SAMPLE_RATE = 8000  # of the corpus, in Hz
 SYNTHESIS_RATE = 22050  # of espeak-ng, in Hz
@@ -56,7 +52,7 @@ MISSING_LOADER = (
 )
 
 
-def espeak_files():
+def espeak_files() -> tuple[str, str]:
     """Locates espeak-ng in the package espeakng-loader.
 
     Returns
@@ -68,19 +64,17 @@ def espeak_files():
 
     Raises
     ------
-    ImportError
-        If espeakng-loader is not installed.
-    RuntimeError
-        If the path of the voices is too long for espeak-ng.
+    UserError
+        If espeakng-loader is not installed, or in too long a path.
     """
     try:
         import espeakng_loader  # here, as it is an optional requirement
     except ImportError as error:
-        raise ImportError(MISSING_LOADER) from error
+        raise UserError(MISSING_LOADER) from error
     data = espeakng_loader.get_data_path()
     length = len(os.fsencode(data))
     if length > MAX_DATA_PATH:
-        raise RuntimeError(
+        raise UserError(
             f"espeak-ng reads no voices from a path of {length} bytes, at "
             f"most {MAX_DATA_PATH}: install espeakng-loader into an "
             f"environment with a shorter path than {data}"
@@ -89,7 +83,7 @@ def espeak_files():
 
 
 class Synthesiser:
-    """espeak-ng, set to the voice of one speaker.
+    """espeak-ng, set to the voice of one talker.
 
     The library is one global state, and its sound depends on what it has
     said before: make one of these in a process, and have it say the same
@@ -102,30 +96,26 @@ class Synthesiser:
 
     Raises
     ------
-    ImportError
-        If espeakng-loader is not installed.
-    RuntimeError
-        If espeak-ng does not work, or does not know the voice.
+    UserError
+        If espeak-ng is not installed, does not work, or does not know the
+        voice.
     """
 
-    def __init__(self, speaker):
+    def __init__(self, speaker: Speaker) -> None:
         library, data = espeak_files()
         self.espeak = ctypes.CDLL(library)
         rate = self.espeak.espeak_Initialize(
-            AUDIO_OUTPUT_SYNCHRONOUS,
-            0,
-            os.fsencode(data),
-            INITIALIZE_DONT_EXIT,
+            AUDIO_OUTPUT_SYNCHRONOUS, 0, os.fsencode(data), INITIALIZE_DONT_EXIT
         )
         if rate != SYNTHESIS_RATE:
-            raise RuntimeError(
+            raise UserError(
                 f"espeak-ng does not start with its voices in {data}: "
                 f"expected {SYNTHESIS_RATE} Hz, got {rate}"
             )
         # Breath is noise; by default, the time is the seed.
         self.espeak.espeak_ng_SetRandSeed(ctypes.c_long(SEED))
         self.tract = speaker.tract
-        self.chunks = []
+        self.chunks: list[np.ndarray] = []
         self.callback = CALLBACK(self._receive)  # kept alive as long as we are
         self.espeak.espeak_SetSynthCallback(self.callback)
         voice = f"{speaker.accent}+{speaker.variant}"
@@ -135,7 +125,7 @@ class Synthesiser:
             self.espeak.espeak_SetVoiceByName(voice.encode())
             or not variant.is_file()
         ):
-            raise RuntimeError(
+            raise UserError(
                 f"espeak-ng in {data} does not know the voice {voice}"
             )
         values = {
@@ -148,13 +138,13 @@ class Synthesiser:
         for name, value in values.items():
             self.espeak.espeak_SetParameter(PARAMETERS[name], value, 0)
 
-    def _receive(self, samples, count, events):
+    def _receive(self, samples: Any, count: int, events: Any) -> int:
         """Takes what espeak-ng has synthesised; 0 means go on."""
         if samples and count > 0:
             self.chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
         return 0
 
-    def say(self, text):
+    def say(self, text: str) -> np.ndarray:
         """Synthesises a text.
 
         Arguments
@@ -164,28 +154,22 @@ class Synthesiser:
 
         Returns
         -------
-        signal : numpy.ndarray
+        numpy.ndarray
             Its samples at 8 kHz without silence around them, shape [time].
 
         Raises
         ------
-        RuntimeError
+        UserError
             If espeak-ng says nothing.
         """
         self.chunks.clear()
         data = text.encode() + b"\0"
+        size = ctypes.c_size_t(len(data))
         self.espeak.espeak_Synth(
-            data,
-            ctypes.c_size_t(len(data)),
-            0,
-            POS_CHARACTER,
-            0,
-            CHARS_UTF8,
-            None,
-            None,
+            data, size, 0, POS_CHARACTER, 0, CHARS_UTF8, None, None
         )
         if not any(chunk.any() for chunk in self.chunks):
-            raise RuntimeError(f"espeak-ng says nothing for {text!r}")
+            raise UserError(f"espeak-ng says nothing for {text!r}")
         signal = resample_poly(
             np.concatenate(self.chunks).astype(np.float64),
             UPSAMPLING,
@@ -194,7 +178,7 @@ class Synthesiser:
         return trim(signal)
 
 
-def trim(signal):
+def trim(signal: np.ndarray) -> np.ndarray:
     """Cuts the silence at both ends off, up to one frame (10 ms) of it.
 
     Arguments
@@ -204,7 +188,7 @@ def trim(signal):
 
     Returns
     -------
-    signal : numpy.ndarray
+    numpy.ndarray
         The part between the first and the last frame that is not silent.
     """
     frames = signal[: len(signal) // FRAME * FRAME].reshape(-1, FRAME)
@@ -214,17 +198,17 @@ def trim(signal):
     return signal[first * FRAME : last * FRAME]
 
 
-def record_speaker(speaker, texts):
-    """Synthesises and saves all the recordings of a speaker.
+def record_speaker(speaker: Speaker, texts: Mapping[Path, str]) -> None:
+    """Synthesises and saves all the recordings of a talker.
 
     To be called in a process of its own, see `Synthesiser`.
 
     Arguments
     ---------
     speaker : Speaker
-        The speaker.
+        The talker.
     texts : dict
-        What to say, by the path (pathlib.Path) of the WAV file.
+        What to say, by the path of the WAV file.
     """
     synthesiser = Synthesiser(speaker)
     for path, text in texts.items():
@@ -232,14 +216,19 @@ def record_speaker(speaker, texts):
         signal *= min(
             RMS / np.sqrt((signal**2).mean()), MAX_PEAK / abs(signal).max()
         )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".tmp")
-        soundfile.write(unfinished, signal, SAMPLE_RATE, "PCM_16", format="WAV")
-        unfinished.replace(path)  # so that a WAV file is always complete
+        with write_whole(path) as unfinished:
+            soundfile.write(
+                unfinished, signal, SAMPLE_RATE, "PCM_16", format="WAV"
+            )
 
 
-def record_speakers(corpus, readings, workers=None, progress=True):
-    """Records the speakers that are not complete yet.
+def record_speakers(
+    corpus: Path,
+    readings: Readings,
+    workers: int | None = None,
+    progress: bool = True,
+) -> None:
+    """Records the talkers that are not complete yet.
 
     Arguments
     ---------
@@ -254,46 +243,26 @@ def record_speakers(corpus, readings, workers=None, progress=True):
 
     Raises
     ------
-    RuntimeError
+    UserError
         If espeak-ng does not work or crashes.
     """
     tasks = []
-    for speaker, texts in readings.items():
-        texts = {corpus / path: text for path, text in texts.items()}
+    for speaker, spoken in readings.items():
+        texts = {corpus / path: text for path, text in spoken.items()}
         if not all(path.exists() for path in texts):
             tasks.append((speaker, texts))
-    # A process for each speaker, never forked from one that has synthesised:
-    # espeak-ng's sound depends on all that it has said before.
-    methods = multiprocessing.get_all_start_methods()
-    method = "forkserver" if "forkserver" in methods else "spawn"
-    context = multiprocessing.get_context(method)
-    if method == "forkserver":
-        context.set_forkserver_preload(["scipy.signal", "soundfile"])
-    record = partial(_record_in_process, context=context)
-    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
-    try:
-        results = pool.map(record, tasks)
-        bar = partial(tqdm, total=len(tasks), disable=not progress)
-        for _ in bar(results, desc="Synthesising speakers"):
-            pass
-    finally:
-        pool.shutdown(cancel_futures=True)
+    title = "Synthesising speakers"
+    parallel(_record_apart, tasks, title, workers, progress, threads=True)
 
 
-def _record_in_process(task, context):
+def _record_apart(task: tuple[Speaker, dict[Path, str]]) -> None:
     """Calls `record_speaker` in a process that is new and ends with it."""
     speaker, texts = task
+    preload = "scipy.signal", "soundfile"
     try:
-        with ProcessPoolExecutor(
-            1,
-            mp_context=context,
-            # Ctrl-C is for the main process; no recording is cut short.
-            initializer=signal.signal,
-            initargs=(signal.SIGINT, signal.SIG_IGN),
-        ) as process:
-            process.submit(record_speaker, speaker, texts).result()
+        in_new_process(record_speaker, speaker, texts, preload=preload)
     except BrokenExecutor as error:
-        raise RuntimeError(
+        raise UserError(
             f"espeak-ng crashed at speaker {speaker.name} "
             f"({speaker.accent}+{speaker.variant})"
         ) from error

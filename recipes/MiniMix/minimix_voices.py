@@ -1,11 +1,8 @@
 """The voices of MiniMix.
 
-A virtual speaker is one of espeak-ng's accents and voice variants with a
+A virtual talker is one of espeak-ng's accents and voice variants with a
 pitch, a liveliness, a speaking rate and a length of the vocal tract of its
 own.
-
-Authors
- * The speechbrain_kmdanet developers 2026
 """
 
 import math
@@ -24,71 +21,44 @@ ACCENTS = (
 )
 # The variants of each split, which no other split has. Two numbers each: the
 # line "pitch" of the voice's file, Hz at the low and high end of its melody.
-VARIANTS = {
+_VOICES = {
     "tr": {
-        "low": {
-            "Alex": (105, 115),
-            "Andy": (85, 110),
-            "Gene": (80, 110),
-            "Lee": (85, 110),
-            "Reed": (85, 135),
-            "Storm": (60, 100),
-            "adam": (82, 118),
-            "boris": (82, 118),
-            "ed": (90, 145),
-            "ian": (69, 96),
-            "john": (82, 118),
-            "klatt3": (82, 118),
-            "m1": (75, 109),
-            "m3": (80, 122),
-            "m5": (82, 118),
-            "m7": (75, 125),
-            "max": (82, 118),
-            "michel": (82, 122),
-            "pablo": (82, 130),
-            "paul": (70, 100),
-            "travis": (75, 120),
-        },
-        "high": {
-            "Alicia": (180, 275),
-            "belinda": (200, 247),
-            "f1": (140, 200),
-            "f2": (142, 220),
-            "f5": (160, 228),
-            "linda": (200, 247),
-            "shelby": (100, 210),
-        },
+        "low": """
+            Alex 105 115, Andy 85 110, Gene 80 110, Lee 85 110, Reed 85 135,
+            Storm 60 100, adam 82 118, boris 82 118, ed 90 145, ian 69 96,
+            john 82 118, klatt3 82 118, m1 75 109, m3 80 122, m5 82 118,
+            m7 75 125, max 82 118, michel 82 122, pablo 82 130, paul 70 100,
+            travis 75 120
+        """,
+        "high": """
+            Alicia 180 275, belinda 200 247, f1 140 200, f2 142 220,
+            f5 160 228, linda 200 247, shelby 100 210
+        """,
     },
     "cv": {
-        "low": {
-            "Mike": (67, 107),
-            "edward2": (82, 118),
-            "iven3": (74, 118),
-            "m2": (88, 115),
-            "m6": (82, 117),
-            "sandro": (78, 115),
-        },
-        "high": {
-            "Andrea": (200, 265),
-            "f3": (140, 240),
-            "grandma": (120, 230),
-        },
+        "low": """
+            Mike 67 107, edward2 82 118, iven3 74 118, m2 88 115, m6 82 117,
+            sandro 78 115
+        """,
+        "high": "Andrea 200 265, f3 140 240, grandma 120 230",
     },
     "tt": {
-        "low": {
-            "antonio": (82, 128),
-            "klatt4": (82, 118),
-            "m4": (70, 110),
-            "norbert": (82, 118),
-            "pedro": (82, 118),
-            "victor": (80, 110),
-        },
-        "high": {
-            "Annie": (120, 280),
-            "aunty": (204, 176),
-            "f4": (142, 200),
-        },
+        "low": """
+            antonio 82 128, klatt4 82 118, m4 70 110, norbert 82 118,
+            pedro 82 118, victor 80 110
+        """,
+        "high": "Annie 120 280, aunty 204 176, f4 142 200",
     },
+}
+VARIANTS = {
+    split: {
+        register: {
+            name: (int(low), int(high))
+            for name, low, high in map(str.split, voices.split(","))
+        }
+        for register, voices in registers.items()
+    }
+    for split, registers in _VOICES.items()
 }
 PITCH_HZ = {"low": (80.0, 135.0), "high": (165.0, 260.0)}
 PITCH_RANGE = (30, 70)  # espeak-ng's own is 50
@@ -102,7 +72,7 @@ PITCH_STEPS = 66
 
 
 class Speaker(NamedTuple):
-    """A virtual speaker.
+    """A virtual talker.
 
     Arguments
     ---------
@@ -137,8 +107,8 @@ class Speaker(NamedTuple):
     pitch_parameter: int
 
 
-def draw_speakers(split, count, seed):
-    """Draws the speakers of a split, every other one high pitched.
+def draw_speakers(split: str, count: int, seed: int) -> list[Speaker]:
+    """Draws the talkers of a split, every other one high pitched.
 
     The pitches of either half are spread evenly over its range.
 
@@ -147,18 +117,18 @@ def draw_speakers(split, count, seed):
     split : str
         "tr", "cv" or "tt".
     count : int
-        The number of speakers.
+        The number of talkers.
     seed : int
         Seed of the draw; each split has its own.
 
     Returns
     -------
-    speakers : list of Speaker
-        The speakers.
+    list of Speaker
+        The talkers.
     """
     rng = random.Random(f"MiniMix speakers {seed} {split}")
     accents = rng.sample(ACCENTS, len(ACCENTS))
-    speakers = [None] * count
+    speakers: dict[int, Speaker] = {}
     for offset, register in enumerate(("low", "high")):
         places = range(offset, count, 2)
         variants = VARIANTS[split][register]
@@ -183,11 +153,13 @@ def draw_speakers(split, count, seed):
                 tract=round(tract, 3),
                 pitch_parameter=parameter,
             )
-    return speakers
+    return [speakers[place] for place in range(count)]
 
 
-def _nearest_pitch(wanted, tract, voice_low, voice_high):
-    """Returns the pitch a voice can have, in Hz, and its pitch parameter."""
+def _nearest_pitch(
+    wanted: float, tract: float, voice_low: int, voice_high: int
+) -> tuple[float, int]:
+    """The pitch that a voice can have, in Hz, and its pitch parameter."""
     melody = MELODY_CENTRE * (voice_high - voice_low)
     # The parameter scales the low end only.
     ratio = max(wanted / tract - melody, 1.0) / voice_low

@@ -10,9 +10,6 @@ layout of WSJ0-mix:
     OUTPUT/{2,3}speakers/wav8k/min/{tr,cv,tt}/{mix,s1,s2,s3}/NAME.wav
 
 It needs espeakng-loader: pip install "speechbrain_kmdanet[demo]"
-
-Authors
- * The speechbrain_kmdanet developers 2026
 """
 
 import argparse
@@ -22,17 +19,16 @@ import logging
 import os
 import random
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-# The modules beside this file, also where it is imported and not run. The
-# processes that synthesise get this search path, too.
-FOLDER = Path(__file__).resolve().parent
-if str(FOLDER) not in sys.path:
-    sys.path.insert(0, str(FOLDER))
+from minimix_lists import PITCH_RATIO, draw_mixtures, draw_texts
+from minimix_synthesis import espeak_files, record_speakers
+from minimix_voices import Speaker, draw_speakers
 
-from minimix_lists import PITCH_RATIO, draw_mixtures, draw_texts  # noqa: E402
-from minimix_synthesis import espeak_files, record_speakers  # noqa: E402
-from minimix_voices import Speaker, draw_speakers  # noqa: E402
+from speechbrain_kmdanet.errors import UserError, run_command
+from speechbrain_kmdanet.utils.jobs import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -48,15 +44,15 @@ SEED = 1234
 
 
 def prepare_minimix(
-    output_folder,
-    num_spks=NUM_SPKS,
-    speakers=SPEAKERS,
-    utterances=UTTERANCES,
-    mixtures=MIXTURES,
-    seed=SEED,
-    workers=None,
-    progress=True,
-):
+    output_folder: str | Path,
+    num_spks: Sequence[int] = NUM_SPKS,
+    speakers: Sequence[int] = SPEAKERS,
+    utterances: int = UTTERANCES,
+    mixtures: Sequence[int] = MIXTURES,
+    seed: int = SEED,
+    workers: int | None = None,
+    progress: bool = True,
+) -> dict[int, Path]:
     """Synthesises the corpus, draws the lists and builds the mixtures.
 
     The same arguments make the same set (with the same version of
@@ -68,11 +64,11 @@ def prepare_minimix(
     output_folder : str or pathlib.Path
         The folder that everything is written in.
     num_spks : sequence of int
-        The numbers of speakers to build mixtures of, 2 and 3.
+        The numbers of talkers to build mixtures of, 2 and 3.
     speakers : sequence of int
-        The numbers of speakers in tr, cv and tt.
+        The numbers of talkers in tr, cv and tt.
     utterances : int
-        Sentences that each speaker reads, or all of the split's if it has
+        Sentences that each talker reads, or all of the split's if it has
         fewer (80, 20 and 20).
     mixtures : sequence of int
         The numbers of mixtures in tr, cv and tt.
@@ -85,17 +81,14 @@ def prepare_minimix(
 
     Returns
     -------
-    folders : dict
-        The folder of the mixtures (pathlib.Path) by number of speakers.
+    dict
+        The folder of the mixtures (pathlib.Path) by number of talkers.
 
     Raises
     ------
-    ImportError
-        If espeakng-loader is not installed.
-    RuntimeError
-        If espeak-ng does not work.
-    ValueError
-        If an argument is out of range, or the folder holds another set.
+    UserError
+        If espeak-ng is not installed or does not work, an argument is out of
+        range, or the folder holds another set.
     """
     output = Path(output_folder).absolute()
     num_spks = tuple(dict.fromkeys(num_spks))
@@ -115,11 +108,10 @@ def prepare_minimix(
         logger.info(f"{output} is there already, with the same settings")
         return folders
 
-    # Here, as these two may be missing or slow to import.
-    espeak_files()
-    from speechbrain_kmdanet.dataio.build_mixtures import build_mixtures
+    espeak_files()  # raises if it is missing
+    # Here, as the processes that synthesise import this file: without PyTorch.
+    from speechbrain_kmdanet.dataio.wsj0mix import build_mixtures
 
-    output.mkdir(parents=True, exist_ok=True)
     _write_state(output, state)
     cast = {
         split: draw_speakers(split, count, seed)
@@ -127,8 +119,13 @@ def prepare_minimix(
     }
     everyone = [speaker for split in SPLITS for speaker in cast[split]]
     readings = draw_texts(everyone, utterances, seed)
-    _write_speakers(output / "corpus" / "speakers.csv", everyone)
-    record_speakers(output / "corpus", readings, workers, progress)
+    corpus, lists = output / "corpus", output / "lists"
+    with write_whole(corpus / "speakers.csv") as unfinished:
+        with unfinished.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["speaker", *Speaker._fields[1:]])
+            writer.writerows(everyone)
+    record_speakers(corpus, readings, workers, progress)
     for count in PITCH_RATIO:
         for split, total in zip(SPLITS, mixtures):
             if len(cast[split]) < count:
@@ -136,63 +133,44 @@ def prepare_minimix(
             rng = random.Random(f"MiniMix lists {seed} {split} {count}")
             spoken = {speaker: readings[speaker] for speaker in cast[split]}
             lines = draw_mixtures(spoken, count, total, rng)
-            path = output / "lists" / f"mix_{count}_spk_{split}.txt"
-            path.parent.mkdir(exist_ok=True)
-            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            path = lists / f"mix_{count}_spk_{split}.txt"
+            with write_whole(path) as unfinished:
+                unfinished.write_text("\n".join([*lines, ""]), "utf-8")
     build_mixtures(
-        output / "corpus",
-        output / "lists",
-        output,
-        num_spks,
-        splits=SPLITS,
-        sample_rates=(8000,),
-        modes=("min",),
-        workers=workers,
-        progress=progress,
+        corpus, lists, output, num_spks, workers=workers, progress=progress
     )
     state["built"] = sorted({*state["built"], *num_spks})
     _write_state(output, state)
     return folders
 
 
-def _write_speakers(path, speakers):
-    """Writes the table of the speakers."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["speaker", *Speaker._fields[1:]])
-        writer.writerows(speakers)
-
-
-def _check(num_spks, settings, workers):
-    """Raises a ValueError that names the first argument out of range."""
+def _check(
+    num_spks: tuple[int, ...], settings: dict[str, Any], workers: int | None
+) -> None:
+    """Raises a UserError that names the first argument out of range."""
     allowed = tuple(PITCH_RATIO)
     if not num_spks or not set(num_spks) <= set(allowed):
-        raise ValueError(
-            f"num_spks: expected some of {allowed}, got {num_spks}"
-        )
+        raise UserError(f"num_spks: expected some of {allowed}, got {num_spks}")
     for name, least in (("speakers", max(num_spks)), ("mixtures", 1)):
         counts = settings[name]
         if len(counts) != len(SPLITS) or min(counts) < least:
-            raise ValueError(
+            raise UserError(
                 f"{name}: expected {least} or more in each of tr, cv and tt, "
                 f"got {counts}"
             )
-    for name, value in (
-        ("utterances", settings["utterances"]),
-        ("workers", 1 if workers is None else workers),
-    ):
-        if value < 1:
-            raise ValueError(f"{name}: expected 1 or more, got {value}")
+    numbers = {"utterances": settings["utterances"], "workers": workers}
+    for name, value in numbers.items():
+        if value is not None and value < 1:
+            raise UserError(f"{name}: expected 1 or more, got {value}")
 
 
-def _read_state(output, settings):
-    """Returns what the folder holds; checks that it may hold these settings."""
+def _read_state(output: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Reads what the folder holds; checks that it may hold these settings."""
     path = output / STATE_FILE
     if not path.exists():
         for name in ("corpus", "lists", "2speakers", "3speakers"):
             if (output / name).exists():
-                raise ValueError(
+                raise UserError(
                     f"output_folder: {output} holds {name}, but is not a "
                     f"MiniMix folder (no {STATE_FILE}): choose another folder"
                 )
@@ -202,7 +180,7 @@ def _read_state(output, settings):
         found = state["settings"]
         state["built"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path} is damaged: delete {output} or choose another folder"
         ) from error
     if found != settings:
@@ -211,22 +189,22 @@ def _read_state(output, settings):
             for name, value in settings.items()
             if found.get(name) != value
         )
-        raise ValueError(
+        raise UserError(
             f"output_folder: {output} holds a set with {differences}: delete "
             "it or choose another folder"
         )
     return state
 
 
-def _write_state(output, state):
-    """Writes the settings and what is built, all of it or nothing."""
-    unfinished = output / f"{STATE_FILE}.tmp"
-    unfinished.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(output / STATE_FILE)
+def _write_state(output: Path, state: dict[str, Any]) -> None:
+    """Writes the settings and what is built."""
+    with write_whole(output / STATE_FILE) as unfinished:
+        unfinished.write_text(json.dumps(state, indent=1) + "\n", "utf-8")
 
 
-def parse_arguments(arguments=None):
-    """Returns the arguments of the command line."""
+def run(arguments: list[str]) -> None:
+    """Makes the set that the command line asks for."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(
         description="Makes MiniMix: 8 kHz mixtures of synthetic talkers in "
         "the layout of WSJ0-mix, to try a separator on in minutes. The same "
@@ -244,7 +222,7 @@ def parse_arguments(arguments=None):
         nargs="+",
         choices=tuple(PITCH_RATIO),
         default=list(NUM_SPKS),
-        help="speakers in a mixture; two numbers make two sets",
+        help="talkers in a mixture; two numbers make two sets",
     )
     for name, default in (("speakers", SPEAKERS), ("mixtures", MIXTURES)):
         parser.add_argument(
@@ -260,7 +238,7 @@ def parse_arguments(arguments=None):
         type=int,
         default=UTTERANCES,
         metavar="N",
-        help="sentences that each speaker reads, of 80, 20 and 20",
+        help="sentences that each talker reads, of 80, 20 and 20",
     )
     parser.add_argument("--seed", type=int, default=SEED, help="of all draws")
     parser.add_argument(
@@ -270,24 +248,14 @@ def parse_arguments(arguments=None):
         default=os.cpu_count(),
         help="processes at a time",
     )
-    return parser.parse_args(arguments)
-
-
-def main(arguments=None):
-    """Runs the command line; returns its exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    arguments = vars(parse_arguments(arguments))
-    try:
-        folders = prepare_minimix(arguments.pop("output"), **arguments)
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
-        print(f"prepare.py: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("prepare.py: stopped; the same command goes on", file=sys.stderr)
-        return 130
-    for folder in folders.values():
+    options = vars(parser.parse_args(arguments))
+    for folder in prepare_minimix(options.pop("output"), **options).values():
         print(f"Train with --data_folder {folder}")
-    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns its exit status."""
+    return run_command("prepare.py", run, arguments)
 
 
 if __name__ == "__main__":

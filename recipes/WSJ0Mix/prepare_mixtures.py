@@ -1,19 +1,17 @@
 #!/usr/bin/env python3
-"""Builds WSJ0-mix style mixtures from lists, without MATLAB.
-
-Example
--------
-> python recipes/WSJ0Mix/prepare_mixtures.py CORPUS LISTS OUTPUT \
-    --num_spks 2 3 --rates 8000 --modes min --splits tr cv tt
-
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+"""Builds WSJ0-mix style mixtures from lists, without MATLAB."""
 
 import argparse
 import sys
+from collections.abc import Sequence
 
-from speechbrain_kmdanet.dataio.build_mixtures import build_mixtures
+from speechbrain_kmdanet.dataio.mixing import MODES
+from speechbrain_kmdanet.dataio.wsj0mix import (
+    SAMPLE_RATES,
+    SPLITS,
+    build_mixtures,
+)
+from speechbrain_kmdanet.errors import run_command
 
 DESCRIPTION = """\
 Builds the mixtures of WSJ0-mix style lists as MERL's MATLAB scripts do
@@ -34,19 +32,8 @@ SPHERE (.wv1): convert each file with sph2pipe first, keeping the folders,
 """
 
 
-def parse_arguments(arguments=None):
-    """Parses the command line.
-
-    Arguments
-    ---------
-    arguments : list of str, optional
-        The arguments. By default, those of the process.
-
-    Returns
-    -------
-    options : argparse.Namespace
-        The options.
-    """
+def run(arguments: list[str]) -> None:
+    """Builds what the command line asks for."""
     parser = argparse.ArgumentParser(
         description=DESCRIPTION,
         epilog=EPILOG,
@@ -65,27 +52,27 @@ def parse_arguments(arguments=None):
         nargs="+",
         default=[2],
         metavar="N",
-        help="numbers of speakers (default: 2)",
+        help="numbers of talkers (default: 2)",
     )
     parser.add_argument(
         "--rates",
         type=int,
         nargs="+",
         default=[8000],
-        choices=[8000, 16000],
+        choices=SAMPLE_RATES,
         help="sample rates in Hz (default: 8000)",
     )
     parser.add_argument(
         "--modes",
         nargs="+",
         default=["min"],
-        choices=["min", "max"],
+        choices=MODES,
         help="cut to the shortest source or pad to the longest (default: min)",
     )
     parser.add_argument(
         "--splits",
         nargs="+",
-        default=["tr", "cv", "tt"],
+        default=SPLITS,
         metavar="SPLIT",
         help="lists to build (default: tr cv tt)",
     )
@@ -95,42 +82,26 @@ def parse_arguments(arguments=None):
         metavar="N",
         help="number of processes (default: number of CPUs)",
     )
-    return parser.parse_args(arguments)
-
-
-def main(arguments=None):
-    """Runs the command line, see `parse_arguments`.
-
-    Returns
-    -------
-    exit_code : int
-        0 if all is well, 2 for a user's error, 130 when interrupted.
-    """
-    options = parse_arguments(arguments)
-    try:
-        summary = build_mixtures(
-            options.corpus,
-            options.lists,
-            options.output,
-            options.num_spks,
-            splits=options.splits,
-            sample_rates=options.rates,
-            modes=options.modes,
-            workers=options.workers,
-        )
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            "interrupted; the same command goes on from here", file=sys.stderr
-        )
-        return 130
+    options = parser.parse_args(arguments)
+    summary = build_mixtures(
+        options.corpus,
+        options.lists,
+        options.output,
+        options.num_spks,
+        splits=options.splits,
+        sample_rates=options.rates,
+        modes=options.modes,
+        workers=options.workers,
+    )
     print(
         f"{options.output}: {summary.written} mixtures written, "
         f"{summary.skipped} already there"
     )
-    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns its exit status."""
+    return run_command("prepare_mixtures.py", run, arguments)
 
 
 if __name__ == "__main__":

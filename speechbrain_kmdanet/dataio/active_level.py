@@ -9,9 +9,6 @@ WSJ0-mix is defined by the level that VOICEBOX's `activlev` returns with its
 default options, and this file computes the same number. It differs from the
 letter of P.56 in its input filters, in 3 dB steps of the threshold, and in
 quantising the envelope before the hangover.
-
-Authors
- * The speechbrain_kmdanet developers 2026
 """
 
 import math
@@ -19,6 +16,8 @@ import math
 import numpy as np
 from scipy.ndimage import maximum_filter1d
 from scipy.signal import cheby2, sosfilt
+
+from speechbrain_kmdanet.errors import UserError
 
 ENVELOPE_SECONDS = 0.03  # time constant of each of the two smoothing filters
 HANGOVER_SECONDS = 0.2
@@ -34,7 +33,7 @@ LOW_PASS_HZ = 5500.0
 LOW_PASS_MIN_RATE = 14000  # below this rate there is nothing to cut off
 
 
-def active_speech_level(signal, sample_rate):
+def active_speech_level(signal: np.ndarray, sample_rate: int) -> float:
     """Returns the active speech level of a signal (ITU-T P.56, method B).
 
     Arguments
@@ -46,14 +45,14 @@ def active_speech_level(signal, sample_rate):
 
     Returns
     -------
-    level : float
+    float
         The active level in units of power (the squared unit of `signal`);
         0.0 for a silent or empty signal. `signal / sqrt(level)` has an
         active level of 0 dB.
 
     Raises
     ------
-    ValueError
+    UserError
         If the signal is not one-dimensional and finite, or the sample rate
         is too low for the 200 Hz high-pass filter.
 
@@ -67,14 +66,14 @@ def active_speech_level(signal, sample_rate):
     """
     signal = np.asarray(signal, dtype=np.float64)
     if signal.ndim != 1:
-        raise ValueError(
+        raise UserError(
             "signal: expected the shape [time] of one channel, got "
             f"{list(signal.shape)}"
         )
     if not np.isfinite(signal).all():
-        raise ValueError("signal: expected finite samples, got NaN or Inf")
+        raise UserError("signal: expected finite samples, got NaN or Inf")
     if sample_rate <= 2 * HIGH_PASS_HZ:
-        raise ValueError(
+        raise UserError(
             f"sample_rate: expected more than {2 * HIGH_PASS_HZ:g} Hz, got "
             f"{sample_rate}"
         )
@@ -97,23 +96,21 @@ def active_speech_level(signal, sample_rate):
     return float(10 ** (_level_at_margin(level_db, threshold_db) / 10))
 
 
-def _edge_ratio():
-    """Ratio of the pass band's edge to the stop band's in the analog domain.
-
-    A Chebyshev II high-pass filter has the squared gain
-    1 / (1 + 1 / (e^2 T(w / w_stop)^2)) with e^-2 = 10^(stopband / 10) - 1.
-    Solving for the w at which it is -0.25 dB gives w / w_stop.
-    """
+def _edge_ratio() -> float:
+    """Ratio of the pass band's edge to the stop band's in the analog domain."""
+    # A Chebyshev II high-pass filter has the squared gain
+    # 1 / (1 + 1 / (e^2 T(w / w_stop)^2)) with e^-2 = 10^(stopband / 10) - 1.
+    # Solving for the w at which it is -0.25 dB gives w / w_stop.
     attenuated = 10 ** (STOPBAND_DB / 10) - 1
     passed = 10 ** (EDGE_DB / 10) - 1
     chebyshev = math.sqrt(attenuated / passed)
     return math.cosh(math.acosh(chebyshev) / FILTER_ORDER)
 
 
-def _band_limit(signal, sample_rate):
+def _band_limit(signal: np.ndarray, sample_rate: int) -> np.ndarray:
     """Applies the input filters; `signal` and the result are [time]."""
 
-    def design(edge_hz, kind):
+    def design(edge_hz: float, kind: str) -> np.ndarray:
         """Second-order sections of the filter with an edge in Hz."""
         # cheby2 takes the stop band's edge, we know the pass band's:
         # their ratio is that of the prewarped (analog) frequencies.
@@ -130,11 +127,10 @@ def _band_limit(signal, sample_rate):
     return sosfilt(sections, signal)
 
 
-def _envelope_exponents(speech, sample_rate):
-    """Returns e with 2^(e-1) <= envelope^2 < 2^e after the hangover, [time].
-
-    None if the envelope is zero throughout.
-    """
+def _envelope_exponents(
+    speech: np.ndarray, sample_rate: int
+) -> np.ndarray | None:
+    """Exponents with 2^(e-1) <= envelope^2 < 2^e, held [time]; None if all 0."""
     pole = math.exp(-1 / (sample_rate * ENVELOPE_SECONDS))
     smoothing = [[(1 - pole) ** 2, 0, 0, 1, -2 * pole, pole**2]]
     envelope = sosfilt(smoothing, np.abs(speech))
@@ -152,25 +148,11 @@ def _envelope_exponents(speech, sample_rate):
     return None if exponents.max() == lowest else exponents
 
 
-def _level_at_margin(level_db, threshold_db):
-    """Interpolates the level where it is 15.9 dB above its threshold.
-
-    Arguments
-    ---------
-    level_db : numpy.ndarray
-        Level over the samples above each threshold, shape [bins].
-    threshold_db : numpy.ndarray
-        The thresholds, falling, shape [bins].
-
-    Returns
-    -------
-    level_db : float
-        The active level in dB. Where the margin is never reached, the level
-        at the lowest threshold; where it is always exceeded, at the highest.
-    """
+def _level_at_margin(level_db: np.ndarray, threshold_db: np.ndarray) -> float:
+    """Interpolates the level [bins] where it is 15.9 dB above its threshold."""
     excess = level_db - threshold_db - MARGIN_DB
     crossings = np.flatnonzero((excess[:-1] < 0) & (excess[1:] >= 0))
-    if crossings.size == 0:
+    if crossings.size == 0:  # never reached, or always exceeded
         return level_db[-1] if excess[-1] <= 0 else level_db[0]
     j = crossings[0]
     fraction = excess[j] / (excess[j] - excess[j + 1])

@@ -1,17 +1,19 @@
-"""Batches of mixtures that all have one number of speakers.
-
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+"""Batches of mixtures that all have one number of talkers."""
 
 from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 from torch.utils.data import Sampler
 
+from speechbrain_kmdanet.dataio.mixture_dataset import (
+    DynamicMixing,
+    MixtureDataset,
+)
 
-class MixtureBatchSampler(Sampler):
-    """Draws the batches of an epoch, each of one number of speakers.
+
+class MixtureBatchSampler(Sampler[list[int]]):
+    """Draws the batches of an epoch, each of one number of talkers.
 
     The order is a function of the seed and the epoch of the data set, so that
     a training can go on anywhere in an epoch. Several processes share each
@@ -20,14 +22,14 @@ class MixtureBatchSampler(Sampler):
 
     Arguments
     ---------
-    dataset : torch.utils.data.Dataset
-        Mixtures, with the attributes num_spks (the number of speakers of each
+    dataset : MixtureDataset or DynamicMixing
+        Mixtures, with the attributes num_spks (the number of talkers of each
         item), seed and epoch.
     batch_size : int
         Mixtures in a batch of one process.
     shuffle : bool
         Whether to shuffle mixtures and batches. If not, those of the fewest
-        speakers come first.
+        talkers come first.
     drop_last : bool
         Whether to leave out the mixtures that fill no batch. If not, some may
         be repeated so that all processes get as many.
@@ -46,13 +48,13 @@ class MixtureBatchSampler(Sampler):
 
     def __init__(
         self,
-        dataset,
-        batch_size=1,
-        shuffle=False,
-        drop_last=False,
-        rank=0,
-        world_size=1,
-    ):
+        dataset: MixtureDataset | DynamicMixing,
+        batch_size: int = 1,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
         self.dataset = dataset
         self.shuffle = shuffle
         self.drop_last = drop_last
@@ -60,16 +62,13 @@ class MixtureBatchSampler(Sampler):
         self.world_size = world_size
         self.step_size = batch_size * world_size  # mixtures of all processes
 
-    def __len__(self):
+    def __len__(self) -> int:
         """Number of batches of each process."""
-        return sum(
-            size // self.step_size
-            if self.drop_last
-            else -(-size // self.step_size)
-            for size in Counter(self.dataset.num_spks).values()
-        )
+        missing = 0 if self.drop_last else self.step_size - 1
+        sizes = Counter(self.dataset.num_spks).values()
+        return sum((size + missing) // self.step_size for size in sizes)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[list[int]]:
         """Yields the indices of the mixtures of each batch."""
         rng = np.random.default_rng((self.dataset.seed, self.dataset.epoch))
         num_spks = np.array(self.dataset.num_spks)

@@ -3,58 +3,25 @@
 Follows create_wav_2speakers.m and create_wav_3speakers.m of MERL's
 create-speaker-mixtures (Hershey et al., "Deep clustering: discriminative
 embeddings for segmentation and separation", ICASSP 2016).
-
-Authors
- * The speechbrain_kmdanet developers 2026
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
-from scipy.signal import resample_poly
 
-LEVEL_RATE = 8000  # Hz; the level is measured here whatever rate is written
+from speechbrain_kmdanet.errors import UserError
+
 PEAK = 0.9
 MODES = ("min", "max")
 
 
-def resample(signal, sample_rate, new_sample_rate):
-    """Changes the sample rate of a signal.
-
-    MATLAB's `resample`, which MERL's scripts use, differs negligibly: both
-    filter with a sinc of the same length under the same Kaiser window
-    (beta 5), and MATLAB's versions without normalisation of its sum have
-    another constant gain, which the normalisation of the level cancels.
-
-    Arguments
-    ---------
-    signal : numpy.ndarray
-        The samples, shape [time].
-    sample_rate : int
-        Their rate in Hz.
-    new_sample_rate : int
-        The wanted rate in Hz.
-
-    Returns
-    -------
-    signal : numpy.ndarray
-        The samples at the new rate, shape
-        [ceil(time * new_sample_rate / sample_rate)].
-
-    Example
-    -------
-    >>> resample(np.ones(101), 16000, 8000).shape
-    (51,)
-    """
-    if sample_rate == new_sample_rate:
-        return signal
-    divisor = math.gcd(sample_rate, new_sample_rate)
-    return resample_poly(
-        signal, new_sample_rate // divisor, sample_rate // divisor
-    )
-
-
-def mix_sources(sources, snrs, levels, mode="min"):
+def mix_sources(
+    sources: Sequence[np.ndarray],
+    snrs: Sequence[float],
+    levels: Sequence[float],
+    mode: str = "min",
+) -> tuple[np.ndarray, np.ndarray]:
     """Mixes signals with given active levels at given SNRs.
 
     Each source is divided by the root of its level and scaled by its SNR;
@@ -84,7 +51,7 @@ def mix_sources(sources, snrs, levels, mode="min"):
 
     Raises
     ------
-    ValueError
+    UserError
         If the numbers of sources, SNRs and levels differ, a level is not
         positive, the mode is unknown, or nothing but silence remains.
 
@@ -99,14 +66,14 @@ def mix_sources(sources, snrs, levels, mode="min"):
            [-0.9 , -0.9 , -0.9 ,  0.  ]])
     """
     if mode not in MODES:
-        raise ValueError(f"mode: expected one of {MODES}, got {mode!r}")
+        raise UserError(f"mode: expected one of {MODES}, got {mode!r}")
     if not 0 < len(sources) == len(snrs) == len(levels):
-        raise ValueError(
+        raise UserError(
             "sources, snrs, levels: expected as many of each, at least one, "
             f"got {len(sources)}, {len(snrs)}, {len(levels)}"
         )
     if not all(level > 0 for level in levels):
-        raise ValueError(
+        raise UserError(
             "levels: expected positive active levels (0 is silence), got "
             f"{list(levels)}"
         )
@@ -119,5 +86,5 @@ def mix_sources(sources, snrs, levels, mode="min"):
     mixture = scaled.sum(axis=0)
     peak = max(np.abs(mixture).max(initial=0), np.abs(scaled).max(initial=0))
     if peak == 0:
-        raise ValueError("sources: expected sound, got silence only")
+        raise UserError("sources: expected sound, got silence only")
     return mixture * (PEAK / peak), scaled * (PEAK / peak)

@@ -1,17 +1,44 @@
-"""Mixtures in the layout of WSJ0-mix as a SpeechBrain data set.
+"""Data sets of mixtures: listed in the layout of WSJ0-mix, or made anew.
 
-Authors
- * The speechbrain_kmdanet developers 2026
+Dynamic mixing makes new mixtures of the training talkers in every epoch. A
+mixture is a pure function of the seed, the epoch and its index. A resumed
+run, and a run of several processes, therefore sees exactly the mixtures of an
+uninterrupted single one, whatever the number of loader workers.
 """
 
+import csv
 import re
 import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import soundfile
 import torch
+from speechbrain.dataio.dataio import load_data_csv
 from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain.utils.logger import get_logger
+from torch.utils.data import Dataset
 
-from speechbrain_kmdanet.dataio.source_files import UnusableSource, read_source
+from speechbrain_kmdanet.dataio.audio import (
+    UnusableSource,
+    measure_sources,
+    read_piece,
+    read_source,
+    resample,
+)
+from speechbrain_kmdanet.dataio.mixing import mix_sources
+from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.utils.jobs import write_whole
+
+logger = get_logger(__name__)
+
+SUFFIXES = (".wav", ".flac")
+# WSJ0-mix draws the gain of its first source in dB from [0, 2.5) and gives
+# the second one the opposite gain, others 0.
+MAX_GAIN_DB = 2.5
+INDEX_FIELDS = ("path", "speaker", "samples", "sample_rate", "level")
 
 
 class MixtureDataset(DynamicItemDataset):
@@ -38,34 +65,31 @@ class MixtureDataset(DynamicItemDataset):
 
     def __init__(
         self,
-        data,
-        sample_rate=8000,
-        segment_seconds=None,
-        seed=1234,
-    ):
+        data: dict[str, dict[str, Any]],
+        sample_rate: int = 8000,
+        segment_seconds: float | None = None,
+        seed: int = 1234,
+    ) -> None:
         self.sample_rate = sample_rate
         self.segment_seconds = segment_seconds
         self.seed = seed
         self.epoch = 0
-        columns = next(iter(data.values()), ())
+        columns = next(iter(data.values()), {})
         wavs = [name for name in columns if re.fullmatch(r"s\d+_wav", name)]
         self.num_spks = [
             sum(row[wav] != "" for wav in wavs) for row in data.values()
         ]
-        super().__init__(
-            data,
-            dynamic_items=[
-                {
-                    "func": self._read,
-                    "takes": ["id", "mix_wav", *wavs],
-                    "provides": ["mixture", "sources"],
-                }
-            ],
-            output_keys=["id", "mixture", "sources"],
-        )
+        item = {
+            "func": self._read,
+            "takes": ["id", "mix_wav", *wavs],
+            "provides": ["mixture", "sources"],
+        }
+        super().__init__(data, [item], ["id", "mixture", "sources"])
 
     @classmethod
-    def from_csv(cls, csv_path, **arguments):
+    def from_csv(
+        cls, csv_path: str | Path, **arguments: Any
+    ) -> "MixtureDataset":
         """Reads the list of the mixtures.
 
         Arguments
@@ -80,39 +104,245 @@ class MixtureDataset(DynamicItemDataset):
         MixtureDataset
             The data set.
         """
-        from speechbrain.dataio.dataio import load_data_csv
-
         return cls(load_data_csv(csv_path), **arguments)
 
-    def _read(self, id, *paths):
+    def _read(self, id: str, *paths: str) -> Iterator[torch.Tensor]:
         """Reads a mixture and its sources, or a segment of them."""
         signals = [self._read_file(path) for path in paths if path]
         lengths = {len(signal) for signal in signals}
         if len(lengths) > 1:
-            raise ValueError(
+            raise UserError(
                 f"the mixture {paths[0]} and its sources differ in length "
                 f"({sorted(lengths)} samples): build this mixture again"
             )
-        signals = np.stack(signals, axis=1).astype(np.float32)
+        together = np.stack(signals, axis=1).astype(np.float32)
         if self.segment_seconds is not None:
             length = round(self.segment_seconds * self.sample_rate)
             key = self.seed, self.epoch, zlib.crc32(id.encode())
-            room = max(0, len(signals) - length)
+            room = max(0, len(together) - length)
             start = np.random.default_rng(key).integers(room + 1)
-            signals = signals[start : start + length]
-        signals = torch.from_numpy(signals)
-        yield signals[:, 0].contiguous()
-        yield signals[:, 1:].contiguous()
+            together = together[start : start + length]
+        tensor = torch.from_numpy(together)  # [L, 1 + K]
+        yield tensor[:, 0].contiguous()
+        yield tensor[:, 1:].contiguous()
 
-    def _read_file(self, path):
+    def _read_file(self, path: str) -> np.ndarray:
         """Reads one file [L], or says what is wrong with it."""
         try:
             signal, sample_rate = read_source(path)
         except UnusableSource as problem:
-            raise ValueError(f"{path}: {problem}") from problem
+            raise UserError(f"{path}: {problem}") from problem
         if sample_rate != self.sample_rate:
-            raise ValueError(
+            raise UserError(
                 f"{path} has {sample_rate} Hz, expected sample_rate="
                 f"{self.sample_rate} Hz: build the mixtures at that rate"
             )
         return signal
+
+
+def index_corpus(
+    corpus_folder: str | Path,
+    index_file: str | Path,
+    workers: int | None = None,
+) -> None:
+    """Lists the recordings of a corpus with their active levels.
+
+    Every recording is checked as it is measured. A list that exists already
+    and fits the files is left as it is. :func:`read_index` reads it.
+
+    Arguments
+    ---------
+    corpus_folder : str
+        Folder with one folder per talker, which holds that talker's WAV or
+        FLAC files at any depth.
+    index_file : str
+        CSV file to write: path, speaker, samples, sample_rate, level.
+    workers : int
+        Number of processes that measure; the number of CPUs by default.
+
+    Raises
+    ------
+    UserError
+        If there are no recordings, or some cannot be used; they are named.
+    """
+    corpus_folder, index_file = Path(corpus_folder), Path(index_file)
+    paths = sorted(
+        str(path.relative_to(corpus_folder))
+        for path in corpus_folder.glob("*/**/*")
+        if path.suffix.lower() in SUFFIXES
+    )
+    if not paths:
+        raise UserError(
+            f"there are no recordings in {corpus_folder}: dynamic mixing needs "
+            "a folder with one folder of WAV or FLAC files per speaker"
+        )
+    if index_file.is_file():
+        if [row["path"] for row in read_index(index_file)] == paths:
+            return
+    logger.info(f"Measuring the levels of {len(paths)} recordings")
+    mentions = dict.fromkeys(paths, "found in the corpus folder")
+    levels = measure_sources(corpus_folder, mentions, workers=workers)
+    with write_whole(index_file) as unfinished:
+        with unfinished.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(INDEX_FIELDS)
+            for path in paths:
+                info = soundfile.info(corpus_folder / path)
+                size = info.frames, info.samplerate
+                speaker = Path(path).parts[0]
+                writer.writerow([path, speaker, *size, levels[path]])
+
+
+def read_index(index_file: str | Path) -> list[dict[str, Any]]:
+    """Reads the list of the recordings of a corpus.
+
+    Arguments
+    ---------
+    index_file : str
+        CSV file, see :func:`index_corpus`.
+
+    Returns
+    -------
+    list of dict
+        The recordings, sorted by path.
+    """
+    with open(index_file, newline="", encoding="utf-8") as file:
+        return [
+            {
+                **row,
+                "samples": int(row["samples"]),
+                "sample_rate": int(row["sample_rate"]),
+                "level": float(row["level"]),
+            }
+            for row in csv.DictReader(file)
+        ]
+
+
+class DynamicMixing(Dataset[dict[str, Any]]):
+    """Data set of mixtures that are made when they are asked for.
+
+    Each source is a run of recordings of one talker, laid end to end from a
+    random start, as long as the segment; each recording has the same active
+    level before the gains of WSJ0-mix are applied. The attribute epoch chooses
+    the epoch that the mixtures belong to.
+
+    Arguments
+    ---------
+    corpus_folder : str
+        Folder with one folder per talker.
+    recordings : list of dict
+        The recordings, see :func:`read_index`.
+    num_spks : int or sequence of int
+        Number of talkers in a mixture; several take turns. The attribute
+        num_spks lists that of each mixture.
+    sample_rate : int
+        Sample rate of the mixtures in Hz; recordings are resampled to it.
+    segment_seconds : float
+        Length of the mixtures in seconds.
+    epoch_size : int
+        Number of mixtures in an epoch.
+    seed : int
+        Seed of all random draws.
+    speeds : sequence of float
+        Factors of speed, one of which is drawn for each source: speed
+        perturbation. No perturbation by default.
+
+    Raises
+    ------
+    UserError
+        If there are fewer talkers than in a mixture.
+    """
+
+    def __init__(
+        self,
+        corpus_folder: str | Path,
+        recordings: Sequence[dict[str, Any]],
+        num_spks: int | Sequence[int] = 2,
+        sample_rate: int = 8000,
+        segment_seconds: float = 4.0,
+        epoch_size: int = 10000,
+        seed: int = 1234,
+        speeds: Sequence[float] = (1.0,),
+    ) -> None:
+        self.corpus_folder = Path(corpus_folder)
+        numbers = np.atleast_1d(num_spks)
+        self.num_spks = np.resize(numbers, epoch_size).tolist()
+        self.sample_rate = sample_rate
+        self.segment_seconds = segment_seconds
+        self.seed = seed
+        self.speeds = tuple(speeds)
+        self.epoch = 0
+        by_speaker: dict[str, list[dict[str, Any]]] = {}
+        for recording in recordings:
+            by_speaker.setdefault(recording["speaker"], []).append(recording)
+        self.speakers = list(by_speaker.values())
+        if len(self.speakers) < max(numbers):
+            raise UserError(
+                f"mixtures of num_spks={max(numbers)} need as many speakers, "
+                f"but {corpus_folder} has {len(self.speakers)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.num_spks)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Makes one mixture.
+
+        Arguments
+        ---------
+        index : int
+            Index of the mixture in the epoch.
+
+        Returns
+        -------
+        dict
+            id, mixture [L] and sources [L, K].
+        """
+        rng = np.random.default_rng((self.seed, self.epoch, int(index)))
+        length = round(self.segment_seconds * self.sample_rate)
+        num_spks = self.num_spks[index]
+        chosen = rng.choice(len(self.speakers), num_spks, replace=False)
+        gain = rng.uniform(0.0, MAX_GAIN_DB)
+        snrs = [gain, -gain, *[0.0] * num_spks][:num_spks]
+        signals = [self._source(self.speakers[i], length, rng) for i in chosen]
+        mixture, sources = mix_sources(signals, snrs, [1.0] * num_spks)
+        return {
+            "id": f"{self.epoch}-{index}",
+            "mixture": torch.from_numpy(mixture.astype(np.float32)),
+            "sources": torch.from_numpy(sources.T.astype(np.float32)),
+        }
+
+    def _source(
+        self,
+        recordings: list[dict[str, Any]],
+        length: int,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        """Lays a talker's recordings end to end [length], level 1."""
+        pieces: list[np.ndarray] = []
+        missing = length
+        # One speed a source: a voice must not change within a mixture.
+        speed = self.speeds[rng.integers(len(self.speeds))]
+        while missing > 0:
+            recording = recordings[rng.integers(len(recordings))]
+            # Read as if sampled at another rate: resampling changes the speed.
+            rate = round(recording["sample_rate"] * speed)
+            needed = -(-missing * rate // self.sample_rate)
+            total = recording["samples"]
+            # The first piece starts anywhere, the others at their beginning.
+            start = 0 if pieces else int(rng.integers(total * 3 // 4))
+            path = self.corpus_folder / recording["path"]
+            samples, sample_rate = read_piece(
+                path, start, min(needed, total - start)
+            )
+            if sample_rate != recording["sample_rate"]:
+                raise UserError(
+                    f"{path} has {sample_rate} Hz, expected "
+                    f"{recording['sample_rate']} Hz as when its level was "
+                    "measured: delete corpus.csv in the save_folder"
+                )
+            samples = samples / np.sqrt(np.float32(recording["level"]))
+            piece = resample(samples, rate, self.sample_rate)[:missing]
+            pieces.append(piece)
+            missing -= len(piece)
+        return np.concatenate(pieces)

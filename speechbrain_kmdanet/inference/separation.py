@@ -1,33 +1,25 @@
-"""The separator that users load.
-
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+"""The separator that users load."""
 
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from speechbrain.inference.interfaces import Pretrained
 from speechbrain.utils.logger import get_logger
+from torch import Tensor
 
-from speechbrain_kmdanet.dataio.mixing import resample
-from speechbrain_kmdanet.dataio.source_files import (
+from speechbrain_kmdanet.dataio.audio import (
     LOCATE,
     RESTORE,
     UnusableSource,
     read_recording,
+    resample,
 )
-from speechbrain_kmdanet.inference.checks import (
-    absolute_lengths,
-    check_finite,
-    check_num_bins,
-    check_num_samples,
-    check_num_spks,
-    check_shape,
-)
-from speechbrain_kmdanet.processing.separate import decode_sources
+from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.processing.bins import valid_mask
+from speechbrain_kmdanet.processing.separation import separate
 
 logger = get_logger(__name__)
 
@@ -81,7 +73,12 @@ class AttractorSeparation(Pretrained):
     HPARAMS_NEEDED = ["sample_rate", "num_spks"]
 
     @classmethod
-    def from_hparams(cls, source, hparams_file="hyperparams.yaml", **kwargs):
+    def from_hparams(
+        cls,
+        source: str | Path,
+        hparams_file: str = "hyperparams.yaml",
+        **kwargs: Any,
+    ) -> "AttractorSeparation":
         """Loads a separator from a folder or from Hugging Face.
 
         A local folder is read where it is: nothing is copied, linked or
@@ -104,7 +101,7 @@ class AttractorSeparation(Pretrained):
 
         Raises
         ------
-        ValueError
+        UserError
             If the source holds no separator.
         """
         if isinstance(source, Path):
@@ -120,13 +117,18 @@ class AttractorSeparation(Pretrained):
             if not isinstance(source, str) or Path(source).is_dir():
                 raise
             reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise ValueError(
+            raise UserError(
                 f"source={source!r} is not a folder, seen from {Path.cwd()}, "
                 f"and could not be loaded from elsewhere ({reason[0]})"
             ) from error
 
     @torch.no_grad()
-    def separate_batch(self, mix, num_spks=None, lengths=None):
+    def separate_batch(
+        self,
+        mix: Tensor,
+        num_spks: int | None = None,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
         """Separates a batch of mixtures.
 
         Arguments
@@ -147,41 +149,36 @@ class AttractorSeparation(Pretrained):
 
         Raises
         ------
-        ValueError
+        UserError
             If a mixture is no float tensor of that shape, is shorter than the
             window of the encoder or has samples that are not finite, or
             num_spks is no integer from 1 to the number of time-frequency bins
             of a mixture.
         """
         encoder = self.mods.encoder
-        num_spks = check_num_spks(
-            self.hparams.num_spks if num_spks is None else num_spks
-        )
-        check_shape(mix)
+        _check_shape(mix)
         # Not to self.device, which does not follow separator.to(...).
         mix = mix.to(next(chain(encoder.parameters(), encoder.buffers())))
-        num_samples = absolute_lengths(lengths, mix)
-        check_num_samples(
-            num_samples, encoder.window_length, self.hparams.sample_rate
-        )
-        samples = torch.arange(mix.shape[1], device=mix.device)
-        padding = samples >= num_samples.unsqueeze(1)
+        num_samples = _absolute_lengths(lengths, mix)
+        padding = ~valid_mask(num_samples, mix.shape[1])
         mix = mix.masked_fill(padding, 0.0)
-        check_finite(mix)
-        frames = encoder.num_frames(num_samples)
-
-        self.eval()
-        spectrum = encoder(mix)
-        check_num_bins(num_spks, frames * spectrum.shape[1])
-        # Lengths are None without padding: recurrent layers run faster.
-        num_frames = frames if padding.any() else None
-        masks = self.mods.masknet(spectrum, num_frames, num_spks)
-        sources = decode_sources(
-            masks, spectrum, self.mods.decoder, mix.shape[1]
+        _check_samples(
+            mix, num_samples, encoder.window_length, self.hparams.sample_rate
         )
-        return sources.masked_fill(padding.unsqueeze(2), 0.0)
+        self.eval()
+        estimates = separate(
+            encoder,
+            self.mods.masknet,
+            self.mods.decoder,
+            mix,
+            self.hparams.num_spks if num_spks is None else num_spks,
+            num_samples,
+        ).estimates
+        return estimates.masked_fill(padding.unsqueeze(2), 0.0)
 
-    def separate_file(self, path, num_spks=None):
+    def separate_file(
+        self, path: str | Path, num_spks: int | None = None
+    ) -> Tensor:
         """Separates a recording of any sample rate and number of channels.
 
         Channels are averaged. The sources keep their level: they sum to the
@@ -202,49 +199,106 @@ class AttractorSeparation(Pretrained):
 
         Raises
         ------
-        ValueError
+        UserError
             If the file cannot be used, or as :meth:`separate_batch`; it names
             the file.
         """
         try:
             signal, sample_rate = read_recording(path)
-        except UnusableSource as problem:
-            remedy = REMEDIES.get(problem.remedy, problem.remedy)
-            raise ValueError(
-                f"cannot separate {path}: {problem.reason} ({remedy})"
-            ) from problem
-        if _is_clipped(signal):
-            logger.warning(
-                f"{path} is clipped (runs of samples at full scale): expect a "
-                "worse separation there, or record it again at a lower level"
+            if _is_clipped(signal):
+                logger.warning(
+                    f"{path} is clipped (runs of samples at full scale): "
+                    "expect a worse separation there, or record it again at a "
+                    "lower level"
+                )
+            mixture = resample(
+                signal.mean(axis=1), sample_rate, self.hparams.sample_rate
             )
-        mixture = resample(
-            signal.mean(axis=1), sample_rate, self.hparams.sample_rate
-        )
-        mixture = torch.from_numpy(mixture).float().unsqueeze(0)
-        try:
-            return self.separate_batch(mixture, num_spks)
-        except ValueError as error:
-            raise ValueError(f"cannot separate {path}: {error}") from error
+            return self.separate_batch(
+                torch.from_numpy(mixture).float().unsqueeze(0), num_spks
+            )
+        except UserError as error:
+            reason = str(error)
+            if isinstance(error, UnusableSource):
+                remedy = REMEDIES.get(error.remedy, error.remedy)
+                reason = f"{error.reason} ({remedy})"
+            raise UserError(f"cannot separate {path}: {reason}") from error
 
-    def forward(self, mix, num_spks=None, lengths=None):
+    def forward(
+        self,
+        mix: Tensor,
+        num_spks: int | None = None,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
         """Separates a batch of mixtures, see :meth:`separate_batch`."""
         return self.separate_batch(mix, num_spks, lengths)
 
 
-def _check_folder(folder, hparams_file):
+def _check_folder(folder: str, hparams_file: str) -> None:
     """Refuses a folder without a separator, before anything in it is run."""
     path = Path(folder, hparams_file)
     expected = "expected the folder 'pretrained' that train.py writes"
     if not path.is_file():
-        raise ValueError(f"{folder} holds no {hparams_file}: {expected}")
+        raise UserError(f"{folder} holds no {hparams_file}: {expected}")
     # The hyperparameters of a training have the same name.
     lines = path.read_text(encoding="utf-8").splitlines()
     if not any(line.startswith("pretrainer:") for line in lines):
-        raise ValueError(f"{path} has no key 'pretrainer': {expected}")
+        raise UserError(f"{path} has no key 'pretrainer': {expected}")
 
 
-def _is_clipped(signal):
+def _check_shape(mix: object) -> None:
+    """Refuses what is not a non-empty float tensor [B, L]."""
+    if not isinstance(mix, torch.Tensor) or not mix.is_floating_point():
+        got = getattr(mix, "dtype", type(mix).__name__)
+        raise UserError(
+            f"mix must be a floating-point tensor [batch, samples], got {got}"
+        )
+    if mix.dim() != 2 or 0 in mix.shape:
+        raise UserError(
+            "mix must be a non-empty batch of mono mixtures [batch, samples], "
+            f"got shape {tuple(mix.shape)}"
+        )
+
+
+def _absolute_lengths(lengths: Tensor | None, mix: Tensor) -> Tensor:
+    """Lengths of mixtures [B, L] in samples [B], of relative ones."""
+    batch, num_samples = mix.shape
+    if lengths is None:
+        lengths = torch.ones(batch)
+    lengths = torch.as_tensor(lengths, device=mix.device).double()
+    if lengths.shape != (batch,) or not ((lengths > 0) & (lengths <= 1)).all():
+        raise UserError(
+            f"lengths must be {batch} relative lengths in (0, 1] for mix of "
+            f"shape {tuple(mix.shape)}, got {lengths.tolist()}"
+        )
+    return (lengths * num_samples).round().long()
+
+
+def _check_samples(
+    mix: Tensor, num_samples: Tensor, window: int, sample_rate: int
+) -> None:
+    """Refuses mixtures shorter than a window, or with samples not finite."""
+    short, bad = num_samples < window, ~mix.isfinite().all(dim=1)
+    if short.any():
+        count = int(num_samples[short][0])
+        raise UserError(
+            f"{_name(short)} has {count} samples "
+            f"({1000 * count / sample_rate:g} ms at {sample_rate} Hz), at "
+            f"least {window} samples ({1000 * window / sample_rate:g} ms) are "
+            "needed"
+        )
+    if bad.any():
+        raise UserError(f"{_name(bad)} has NaN or infinite samples")
+
+
+def _name(chosen: Tensor) -> str:
+    """Name of the first chosen mixture of a batch [B]."""
+    if len(chosen) == 1:
+        return "the mixture"
+    return f"item {int(chosen.nonzero()[0])} of the batch"
+
+
+def _is_clipped(signal: np.ndarray) -> bool:
     """Whether a signal [time, channels] has runs of full-scale samples."""
     held = (np.abs(signal[1:]) >= FULL_SCALE) & (signal[1:] == signal[:-1])
     runs = np.lib.stride_tricks.sliding_window_view

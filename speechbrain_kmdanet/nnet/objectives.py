@@ -1,95 +1,53 @@
 """Objectives: what a system is trained for, chosen by name.
 
-An objective takes all that a system made of a batch and picks what it needs;
-what it does not ask for is not computed.
-
-Authors
- * The speechbrain_kmdanet developers 2026
+An objective takes all that a system made of a batch and says what it needs of
+it; what nobody asks for is not computed.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 
-import torch
+from torch import Tensor
 
-from speechbrain_kmdanet.nnet.affinity import affinity_loss
-from speechbrain_kmdanet.nnet.losses import magnitude_loss, si_sdr_loss
-from speechbrain_kmdanet.nnet.phase_sensitive import phase_sensitive_loss
+from speechbrain_kmdanet.nnet.loss.separation import (
+    affinity_loss,
+    magnitude_loss,
+    phase_sensitive_loss,
+    si_sdr_loss,
+)
 from speechbrain_kmdanet.processing.bins import (
     flatten_bins,
     relative_magnitudes,
 )
-from speechbrain_kmdanet.processing.ideal_masks import ideal_binary_masks
-from speechbrain_kmdanet.processing.separate import decode_sources
+from speechbrain_kmdanet.processing.masks import ideal_binary_masks
+from speechbrain_kmdanet.processing.separation import Separation
 
 CHIMERA_ALPHA = 0.975  # share of the affinity (Wang et al.)
-# Objectives for maskers that make none of these.
-ALTERNATIVES = {"masks": "affinity", "embeddings": "phase_sensitive"}
 
 
-@dataclass
-class Separation:
-    """Separation of a batch of mixtures, with the truth beside it.
+@dataclass(frozen=True)
+class Objective:
+    """What a system is trained for.
 
     Arguments
     ---------
-    spectrum : torch.Tensor
-        Encoded mixture: complex [B, F, T] in the time-frequency plane, real
-        features of that shape in the waveform domain.
-    sources : torch.Tensor
-        True sources [B, L, K].
-    num_samples : torch.Tensor
-        Length of each item without padding [B].
-    num_frames : torch.Tensor
-        Number of frames of each item without padding [B]; None if no item is
-        padded.
-    ordered : bool
-        Whether mask l is known to belong to source l: no permutation is
-        searched.
-    encode : callable
-        Encoder, waveforms [·, L] to spectra [·, F, T].
-    decode : callable
-        Decoder, spectra [·, F, T] to waveforms [·, L].
-    masks : torch.Tensor
-        Masks [K, B, F, T]; None if the masker made none in training.
-    embeddings : torch.Tensor
-        Embeddings of the bins [B, T · F, D]; None if there are none.
+    loss : callable
+        From a Separation to the loss of each item [B].
+    needs : frozenset of str
+        What the system has to make: "masks", "embeddings", and "magnitudes"
+        if spectra are compared, which the waveform domain has not.
     """
 
-    spectrum: torch.Tensor
-    sources: torch.Tensor
-    num_samples: torch.Tensor
-    num_frames: torch.Tensor | None
-    ordered: bool
-    encode: Callable
-    decode: Callable
-    masks: torch.Tensor | None = None
-    embeddings: torch.Tensor | None = None
+    loss: Callable[[Separation], Tensor]
+    needs: frozenset[str]
 
-    @cached_property
-    def source_spectra(self):
-        """Spectra of the true sources [B, K, F, T]."""
-        batch, _, num_spks = self.sources.shape
-        spectra = self.encode(self.sources.transpose(1, 2).flatten(0, 1))
-        return spectra.unflatten(0, (batch, num_spks))
-
-    @cached_property
-    def estimates(self):
-        """Waveforms of the estimated sources [B, L, K]."""
-        masks = _made(self, "masks")
-        return decode_sources(
-            masks, self.spectrum, self.decode, self.sources.shape[1]
-        )
-
-    @cached_property
-    def masked_magnitudes(self):
-        """Masked magnitudes of the mixture [B, K, F, T]."""
-        masks = _made(self, "masks")
-        return masks.transpose(0, 1) * self.spectrum.abs().unsqueeze(1)
+    def __call__(self, separation: Separation) -> Tensor:
+        """Loss of each item [B] of a Separation."""
+        return self.loss(separation)
 
 
-def _magnitude(separation):
+def _magnitude(separation: Separation) -> Tensor:
     """Squared error of the magnitudes (Cadoux et al., Eq. 3)."""
     return magnitude_loss(
         separation.masked_magnitudes,
@@ -99,7 +57,7 @@ def _magnitude(separation):
     )
 
 
-def _si_sdr(separation):
+def _si_sdr(separation: Separation) -> Tensor:
     """Negative SI-SDR of the waveforms."""
     return si_sdr_loss(
         separation.estimates,
@@ -109,21 +67,21 @@ def _si_sdr(separation):
     )
 
 
-def _affinity(separation, power=1):
+def _affinity(separation: Separation, power: int = 1) -> Tensor:
     """Affinities of the embeddings, bins weighted by their magnitudes |X|^p."""
     magnitudes = relative_magnitudes(separation.spectrum, separation.num_frames)
     talkers = ideal_binary_masks(separation.source_spectra).transpose(0, 1)
     return affinity_loss(
-        _made(separation, "embeddings"),
+        separation.embeddings,
         flatten_bins(talkers).transpose(1, 2),
         magnitudes.flatten(1).pow(power),
     )
 
 
-def _phase_sensitive(separation, power=2):
+def _phase_sensitive(separation: Separation, power: int = 2) -> Tensor:
     """Error of the phase-sensitive magnitudes, squared as that of uPIT."""
     return phase_sensitive_loss(
-        _made(separation, "masks"),
+        separation.masks,
         separation.spectrum,
         separation.source_spectra,
         separation.num_frames,
@@ -132,7 +90,7 @@ def _phase_sensitive(separation, power=2):
     )
 
 
-def _chimera(separation):
+def _chimera(separation: Separation) -> Tensor:
     """Affinities and absolute phase-sensitive errors (Wang et al., Chimera++).
 
     Both are relative to the mixture, and so is their sum: weighted means over
@@ -142,23 +100,14 @@ def _chimera(separation):
     return affinity + (1 - CHIMERA_ALPHA) * _phase_sensitive(separation, 1)
 
 
-def _made(separation, name):
-    """Returns what an objective needs, if the masker has made it."""
-    value = getattr(separation, name)
-    if value is None:
-        raise ValueError(
-            f"loss needs {name}, and this masker makes none in training: "
-            f"choose another, such as {ALTERNATIVES[name]}"
-        )
-    return value
+_MASKS = frozenset({"masks", "magnitudes"})
+_EMBEDDINGS = frozenset({"embeddings", "magnitudes"})
 
-
-# From a separation to the loss of each item [B].
 OBJECTIVES = {
-    "magnitude": _magnitude,
-    "si_sdr": _si_sdr,
-    "affinity": _affinity,
-    "affinity_energy": partial(_affinity, power=2),
-    "phase_sensitive": _phase_sensitive,
-    "chimera": _chimera,
+    "magnitude": Objective(_magnitude, _MASKS),
+    "si_sdr": Objective(_si_sdr, frozenset({"masks"})),
+    "affinity": Objective(_affinity, _EMBEDDINGS),
+    "affinity_energy": Objective(partial(_affinity, power=2), _EMBEDDINGS),
+    "phase_sensitive": Objective(_phase_sensitive, _MASKS),
+    "chimera": Objective(_chimera, _MASKS | _EMBEDDINGS),
 }

@@ -1,11 +1,9 @@
-"""Recurrent layers that do not read padding.
+"""Recurrent layers that do not read padding."""
 
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
-
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from speechbrain_kmdanet.errors import UserError
 
 
 class PaddedBLSTM(nn.LSTM):
@@ -24,7 +22,7 @@ class PaddedBLSTM(nn.LSTM):
 
     Raises
     ------
-    ValueError
+    UserError
         If the hidden size is odd.
 
     Example
@@ -35,9 +33,15 @@ class PaddedBLSTM(nn.LSTM):
     torch.Size([2, 10, 8])
     """
 
-    def __init__(self, input_size, hidden_size, num_layers=1, dropout=0.0):
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        dropout: float = 0.0,
+    ) -> None:
         if hidden_size % 2:
-            raise ValueError(
+            raise UserError(
                 "hidden_size is shared by two directions and must be even, "
                 f"got {hidden_size}"
             )
@@ -50,7 +54,9 @@ class PaddedBLSTM(nn.LSTM):
             dropout=dropout if num_layers > 1 else 0.0,
         )
 
-    def forward(self, frames, num_frames=None):
+    def forward(
+        self, frames: Tensor, num_frames: Tensor | None = None
+    ) -> Tensor:
         """Runs both directions.
 
         Arguments
@@ -67,12 +73,12 @@ class PaddedBLSTM(nn.LSTM):
             Frames [B, T, hidden_size]; padded ones are 0.
         """
         if num_frames is None:
-            return super().forward(frames)[0]
+            return super().forward(frames)[0]  # type: ignore[has-type]
         packed = pack_padded_sequence(
             frames, num_frames.cpu(), batch_first=True, enforce_sorted=False
         )
         return pad_packed_sequence(
-            super().forward(packed)[0],
+            super().forward(packed)[0],  # type: ignore[has-type]
             batch_first=True,
             total_length=frames.shape[1],
         )[0]

@@ -1,8 +1,4 @@
-"""Schedules of the learning rate.
-
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+"""Schedules of the learning rate."""
 
 from speechbrain.nnet import schedulers
 
@@ -33,7 +29,7 @@ class IntervalScheduler(schedulers.IntervalScheduler):
     [1.0, 0.3, 0.3]
     """
 
-    def _get_lr(self, current_lr):
+    def _get_lr(self, current_lr: float) -> float:
         begun = [i for i in self.intervals if i["steps"] <= self.n_steps]
         if not begun:
             return current_lr

@@ -1,15 +1,71 @@
-"""Spectra as sets of time-frequency bins, which maskers embed and weight.
+"""Spectra as sets of time-frequency bins, and guards for silence and padding.
 
 The N = T · F bins are ordered by frame, then by frequency.
-
-Authors
- * The speechbrain_kmdanet developers 2026
 """
 
 import torch
+from torch import Tensor
 
 
-def relative_magnitudes(spectrum, num_frames=None):
+def tiny(x: Tensor) -> float:
+    """Smallest normal number of the type of x: a guard for divisions.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        Tensor of a floating-point type.
+
+    Returns
+    -------
+    float
+        The number.
+    """
+    return torch.finfo(x.dtype).tiny
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision as float32, in which clustering and transforms run.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        Tensor of a floating-point type.
+
+    Returns
+    -------
+    torch.Tensor
+        The same in float32 or more.
+    """
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def valid_mask(lengths: Tensor, size: int) -> Tensor:
+    """Which samples, or frames, of each item are not padding.
+
+    Arguments
+    ---------
+    lengths : torch.Tensor
+        Length of each item [B].
+    size : int
+        Length of the padded batch.
+
+    Returns
+    -------
+    torch.Tensor
+        True where there is no padding [B, size].
+
+    Example
+    -------
+    >>> valid_mask(torch.tensor([2, 1]), 2)
+    tensor([[ True,  True],
+            [ True, False]])
+    """
+    return torch.arange(size, device=lengths.device) < lengths.view(-1, 1)
+
+
+def relative_magnitudes(
+    spectrum: Tensor, num_frames: Tensor | None = None
+) -> Tensor:
     """Magnitudes of a mixture relative to its level, their root mean square.
 
     Who sees these alone does not see how loud a mixture is, which makes
@@ -33,19 +89,18 @@ def relative_magnitudes(spectrum, num_frames=None):
     >>> relative_magnitudes(spectrum, torch.tensor([2])).square().flatten()
     tensor([0.7200, 1.2800, 0.0000])
     """
-    magnitudes = spectrum.abs().transpose(1, 2)
-    frames = magnitudes.shape[1]
+    magnitudes = spectrum.abs().transpose(1, 2)  # [B, T, F]
+    frames: int | Tensor = magnitudes.shape[1]
     if num_frames is not None:
-        indices = torch.arange(frames, device=magnitudes.device)
-        valid = indices < num_frames.view(-1, 1)
+        valid = valid_mask(num_frames, magnitudes.shape[1])  # [B, T]
         magnitudes = magnitudes * valid.unsqueeze(2)
         frames = num_frames.view(-1, 1, 1)
-    energy = magnitudes.square().sum((1, 2), keepdim=True)
+    energy = magnitudes.square().sum((1, 2), keepdim=True)  # [B, 1, 1]
     level = (energy / (frames * magnitudes.shape[2])).sqrt()
-    return magnitudes / level.clamp_min(torch.finfo(level.dtype).tiny)
+    return magnitudes / level.clamp_min(tiny(level))
 
 
-def flatten_bins(spectra):
+def flatten_bins(spectra: Tensor) -> Tensor:
     """Puts the bins of spectra or of masks in one row.
 
     Arguments
@@ -66,7 +121,7 @@ def flatten_bins(spectra):
     return spectra.transpose(-2, -1).flatten(-2)
 
 
-def unflatten_masks(masks, num_bins):
+def unflatten_masks(masks: Tensor, num_bins: int) -> Tensor:
     """Turns masks of bins in a row into masks of a spectrum.
 
     Arguments
@@ -88,30 +143,3 @@ def unflatten_masks(masks, num_bins):
               [2, 4]]]])
     """
     return masks.unflatten(2, (-1, num_bins)).permute(1, 0, 3, 2)
-
-
-def check_active_bins(weights, num_spks):
-    """Refuses more talkers than bins that count; silence is let through.
-
-    Arguments
-    ---------
-    weights : torch.Tensor
-        Weights of the bins in a clustering [B, N].
-    num_spks : int
-        Number of talkers.
-
-    Raises
-    ------
-    ValueError
-        If an item has fewer bins of positive weight, but some.
-    """
-    active = (weights > 0).sum(1)
-    scarce = (active > 0) & (active < num_spks)
-    if scarce.any():
-        item = int(scarce.nonzero()[0])
-        raise ValueError(
-            f"num_spks={num_spks} talkers cannot be told apart in item {item} "
-            f"of the batch, of which only {int(active[item])} time-frequency "
-            "bins have enough energy: ask for fewer talkers or give a longer "
-            "mixture"
-        )

@@ -1,13 +1,22 @@
-"""Lloyd iterations: assign the points, move the centroids, again and again.
+"""The engine of k-means: where it starts, Lloyd iterations, what is searched.
 
 An iteration reads the points twice, in two thin matrix products, and writes
-nothing of their size: it costs the memory traffic of that.
+nothing of their size: it costs the memory traffic of that. Nothing here has a
+gradient, but :func:`means` and :func:`sum_points`.
 
-Authors
- * The speechbrain_kmdanet developers 2026
+Reference: D. Arthur and S. Vassilvitskii, "k-means++: the advantages of
+careful seeding".
 """
 
+from typing import NamedTuple
+
 import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from speechbrain_kmdanet.processing.bins import tiny, valid_mask
+
+INITS = ("kmeans++", "random")
 
 # On the CPU both products run twice as fast along the points as across them. A
 # copy in that order takes the time that some five iterations gain by it.
@@ -16,151 +25,314 @@ COPY_FROM = 8
 # Points from which the sums over a single item are worth several threads.
 SPLIT_FROM = 8192
 
+# Shorter points have no direction; w/‖x‖ must stay finite (spherical).
+MIN_NORM = 1e-12
+
+# Numbers in the points of a group on the CPU: 24 MB. The caches help below, and
+# malloc, which gives what is larger back to the system and takes it anew.
+GROUP = 6 * 2**20
+
+# Points whose chances are added up before one of them is drawn: a cumulative
+# sum over all points would cost as much as several iterations.
+BLOCK = 256
+
+
+class Problem(NamedTuple):
+    """Points to be clustered."""
+
+    points: Tensor  # [B, N, D]
+    weights: Tensor  # of the points, not negative [B, N]
+    norms: Tensor  # Euclidean norms of the points [B, N]
+    spherical: bool  # whether centroids are directions (Algorithm 1), or means
+    num_clusters: int  # K
+
+
+class Search(NamedTuple):
+    """How the clusters are searched, see :func:`kmeans`."""
+
+    iterations: int  # L; the last one is without its update
+    negligible: float
+    with_inertia: bool  # which several restarts need
+    init: str
+    draws: Tensor  # uniform in [0, 1), a row a restart [R, K], float64
+    initial_centroids: Tensor | None  # [B, K, D]; then no restart draws any
+
+
+class Found(NamedTuple):
+    """What an iteration, or a search, has found."""
+
+    # Moved ones, or in the last iteration those that points are assigned to.
+    centroids: Tensor  # [B, K, D]
+    # None if it was not asked for:
+    labels: Tensor = None  # type: ignore[assignment]  # nearest [B, N], int64
+    inertia: Tensor = None  # type: ignore[assignment]  # [B]
+
+
+def search_clusters(
+    points: Tensor,
+    weights: Tensor,
+    spherical: bool,
+    num_clusters: int,
+    search: Search,
+) -> Found:
+    """Assigns points to clusters, see :class:`Problem` and :class:`Search`."""
+    found = []
+    for items in _groups(points):
+        norms = torch.linalg.vector_norm(points[items], dim=2)
+        problem = Problem(
+            points[items], weights[items], norms, spherical, num_clusters
+        )
+        given = search.initial_centroids
+        found.append(
+            _search(problem, search, None if given is None else given[items])
+        )
+    if len(found) == 1:
+        return found[0]
+    return Found(*(torch.cat(x) for x in zip(*found) if x[0] is not None))
+
+
+def _groups(points: Tensor) -> list[slice]:
+    """Slices of the batch to be searched one after the other.
+
+    On the CPU they take turns in the same memory, with an item a thread or
+    several, and stop when they have converged.
+    """
+    batch, num_points, dimensions = points.shape
+    size = batch
+    if points.device.type == "cpu":
+        size = max(1, GROUP // (num_points * dimensions))
+        threads = torch.get_num_threads()
+        if size > threads:
+            size -= size % threads
+    return [slice(i, i + size) for i in range(0, batch, size)]
+
+
+def _search(problem: Problem, search: Search, given: Tensor | None) -> Found:
+    """Assigns the points of a group; of several starts, the best counts."""
+    before = search.iterations - 1
+    starts = [] if given is None else [given]
+    starts += [_draw(problem, search.init, row) for row in search.draws]
+    expected = len(starts) * search.iterations
+    if search.negligible and before:
+        heavy = _heavy(problem.weights, search.negligible)
+        lloyd = Lloyd(_keep(problem, heavy), expected)
+        last = Lloyd(problem)
+    else:
+        last = lloyd = Lloyd(problem, expected)
+    best = None
+    for centroids in starts:
+        if problem.spherical:
+            centroids = _unit(centroids)
+        for _ in range(before):
+            moved = lloyd.step(centroids).centroids
+            # Elsewhere the comparison would wait for the device.
+            if moved.device.type == "cpu" and torch.equal(moved, centroids):
+                break
+            centroids = moved
+        run = last.step(centroids, True, search.with_inertia)
+        best = run if best is None else _lower_inertia(best, run)
+    return best  # type: ignore[return-value]
+
+
+def _heavy(weights: Tensor, negligible: float) -> Tensor:
+    """Whether a weight [B, N] is at least that times the mean positive one.
+
+    Those that are not hold at most that part of the weight. Points of weight
+    0, such as padding, do not change the mean.
+    """
+    counts = (weights > 0).sum(1, keepdim=True).clamp_min(1)
+    return weights >= negligible * weights.sum(1, keepdim=True) / counts
+
+
+def _keep(problem: Problem, kept: Tensor) -> Problem:
+    """The points that are kept [B, N].
+
+    On the CPU copies, padded with weight 0 to the longest. Elsewhere their
+    number would have to be waited for, and the others get weight 0 instead.
+    """
+    points, weights, norms = problem[:3]
+    if points.device.type != "cpu":
+        return problem._replace(weights=weights * kept)
+    indices = pad_sequence(
+        [row.nonzero().squeeze(1) for row in kept], batch_first=True
+    )
+    valid = valid_mask(kept.sum(1), indices.shape[1])
+    firsts = torch.arange(len(points)).unsqueeze(1) * points.shape[1]
+    rows = (firsts + indices).flatten()
+    return problem._replace(
+        points=points.flatten(0, 1)
+        .index_select(0, rows)
+        .unflatten(0, indices.shape),
+        weights=weights.gather(1, indices) * valid,
+        norms=norms.gather(1, indices),
+    )
+
+
+def _lower_inertia(one: Found, other: Found) -> Found:
+    """Keeps, item by item, the run with less inertia."""
+    better = other.inertia < one.inertia  # [B]
+    return Found(
+        *(
+            torch.where(better.view(-1, *[1] * (a.dim() - 1)), b, a)
+            for a, b in zip(one, other)
+        )
+    )
+
 
 class Lloyd:
-    """Iterations over one set of points; no gradient.
+    """Iterations over one set of points.
 
     Arguments
     ---------
-    points : torch.Tensor
-        Points [B, N, D].
-    weights : torch.Tensor
-        Non-negative weights [B, N]. For the spherical metric those divided by
-        the norms of the points: x̄ᵀc compares like xᵀc, and Σ w x̄ is
-        Σ (w/‖x‖) x, so the unit points of Algorithm 1 are never stored.
-    num_clusters : int
-        Number of clusters K.
-    spherical : bool
-        Whether centroids are directions (Algorithm 1), or means.
+    problem : Problem
+        The points.
     iterations : int
         How many iterations to expect, which decides about the order in memory.
 
     Example
     -------
     >>> points = torch.tensor([[[0.0], [1.0], [8.0], [9.0]]])
-    >>> lloyd = Lloyd(points, torch.ones(1, 4), 2, spherical=False)
-    >>> lloyd.step(torch.tensor([[[0.0], [1.0]]]))
+    >>> lloyd = Lloyd(
+    ...     Problem(points, torch.ones(1, 4), points[..., 0], False, 2)
+    ... )
+    >>> lloyd.step(torch.tensor([[[0.0], [1.0]]])).centroids
     tensor([[[0.],
              [6.]]])
-    >>> lloyd.assign(torch.tensor([[[0.0], [6.0]]]))
+    >>> lloyd.step(torch.tensor([[[0.0], [6.0]]]), last=True).labels
     tensor([[0, 0, 1, 1]])
     """
 
-    def __init__(self, points, weights, num_clusters, spherical, iterations=1):
-        self.transposed = points.transpose(1, 2)
-        if points.device.type == "cpu" and iterations >= COPY_FROM:
-            self.transposed = _copy_by_dimension(points)
-        self.weights = weights.unsqueeze(1)
-        self.spherical = spherical
-        self.num_clusters = num_clusters
+    def __init__(self, problem: Problem, iterations: int = 1) -> None:
+        points, weights, self._norms, self._spherical, num_clusters = problem
         batch, num_points, _ = points.shape
-        # Memory is taken once: fresh pages cost more than the arithmetic.
-        self.masses = points.new_empty(batch, num_clusters, num_points)
+        self._transposed = points.transpose(1, 2)  # [B, D, N]
+        if points.device.type == "cpu" and iterations >= COPY_FROM:
+            self._transposed = _copy_by_dimension(points)
+        self._given = weights
+        if self._spherical:
+            # x̄ᵀc compares like xᵀc, and Σ w x̄ is Σ (w/‖x‖) x: the unit
+            # points of Algorithm 1 are never stored.
+            weights = weights / self._norms.clamp_min(MIN_NORM)
+        self._weights = weights.unsqueeze(1)
+        # Taken once: fresh pages cost more than the arithmetic.
+        self._masses = points.new_empty(batch, num_clusters, num_points)
         # Two clusters need one number a point, the side of a hyperplane.
-        self.scores = self.masses
-        self.threshold = points.new_zeros(batch, 1, 1)
-        if num_clusters == 2:
-            self.scores = points.new_empty(batch, 1, num_points)
+        self._pair = num_clusters == 2
+        self._scores = self._masses
+        self._threshold = points.new_zeros(batch, 1, 1)
+        if self._pair:
+            self._scores = points.new_empty(batch, 1, num_points)
 
-    def assign(self, centroids):
-        """Nearest centroid of each point.
-
-        Arguments
-        ---------
-        centroids : torch.Tensor
-            Centroids [B, K, D].
-
-        Returns
-        -------
-        torch.Tensor
-            Index of the cluster [B, N], int64; the first of equals.
-        """
-        self._score(centroids)
-        if self.num_clusters == 2:
-            second = torch.empty_like(self.scores, dtype=torch.int64)
-            return torch.gt(self.scores, self.threshold, out=second).squeeze(1)
-        return self.scores.max(1).indices
-
-    def sums(self):
-        """Sums over the clusters of the last assignment, which is used up.
-
-        Returns
-        -------
-        torch.Tensor
-            Weighted sums of the points [B, K, D]; the weights of the points in
-            the clusters are left in ``masses`` [B, K, N].
-        """
-        if self.num_clusters == 2:
-            first, second = self.masses.split(1, dim=1)
-            torch.gt(self.scores, self.threshold, out=second)
-            second.mul_(self.weights)
-            torch.sub(self.weights, second, out=first)
-        else:
-            members = _first_largest(self.scores)
-            self.masses.copy_(members).mul_(self.weights)
-        return sum_points(self.masses, self.transposed.transpose(1, 2))
-
-    def run(self, centroids, iterations):
-        """Several iterations; none when they change nothing any more.
-
-        Arguments
-        ---------
-        centroids : torch.Tensor
-            Centroids [B, K, D].
-        iterations : int
-            Number of iterations.
-
-        Returns
-        -------
-        torch.Tensor
-            Centroids after that many iterations [B, K, D].
-        """
-        for _ in range(iterations):
-            moved = self.step(centroids)
-            # Elsewhere the comparison would wait for the device.
-            if moved.device.type == "cpu" and torch.equal(moved, centroids):
-                break
-            centroids = moved
-        return centroids
-
-    def step(self, centroids):
+    def step(
+        self,
+        centroids: Tensor,
+        last: bool = False,
+        with_inertia: bool = False,
+    ) -> Found:
         """One iteration: an assignment, followed by an update.
 
         Arguments
         ---------
         centroids : torch.Tensor
             Centroids [B, K, D].
+        last : bool
+            Whether to return the assignment, instead of making the update.
+        with_inertia : bool
+            Whether to compute the inertia of that assignment, too.
 
         Returns
         -------
-        torch.Tensor
-            Means of their clusters [B, K, D], of norm one for the spherical
-            metric. A cluster without weight keeps its centroid.
+        Found
+            Means of the clusters, of norm one for the spherical metric (a
+            cluster without weight keeps its centroid); or the centroids, and
+            the labels of the points.
         """
         self._score(centroids)
-        sums = self.sums()
-        if self.spherical:
-            norms = torch.linalg.vector_norm(sums, dim=2, keepdim=True)
-            return torch.where(norms > 0, unit(sums), centroids)
-        return means(sums, self.masses.sum(2, keepdim=True), centroids)
+        if not last:
+            return Found(self._update(self._sums(), centroids))
+        # The labels first: the sums are made where the scores were.
+        labels = self._labels()
+        if not with_inertia:
+            return Found(centroids, labels)
+        return Found(centroids, labels, self._inertia(self._sums()))
 
-    def _score(self, centroids):
-        """How near each centroid is [B, K, N].
-
-        Of two, how much nearer the second is, up to a threshold.
-        """
-        pair = self.num_clusters == 2
-        directions = centroids.diff(dim=1) if pair else centroids
-        torch.bmm(directions, self.transposed, out=self.scores)
-        if not self.spherical:
+    def _score(self, centroids: Tensor) -> None:
+        """How near each centroid is; of two, how much nearer the second is."""
+        directions = centroids.diff(dim=1) if self._pair else centroids
+        torch.bmm(directions, self._transposed, out=self._scores)
+        if not self._spherical:
             offsets = 0.5 * centroids.square().sum(2, keepdim=True)
-            if pair:
-                self.threshold = offsets.diff(dim=1)
+            if self._pair:
+                self._threshold = offsets.diff(dim=1)
             else:
-                self.scores -= offsets
+                self._scores -= offsets
+
+    def _labels(self) -> Tensor:
+        """Nearest centroid of each point [B, N]."""
+        if self._pair:
+            second = torch.empty_like(self._scores, dtype=torch.int64)
+            torch.gt(self._scores, self._threshold, out=second)
+            return second.squeeze(1)
+        return self._scores.max(1).indices
+
+    def _sums(self) -> Tensor:
+        """Weighted sums of the clusters' points [B, K, D]; and the masses."""
+        if self._pair:
+            first, second = self._masses.split(1, dim=1)
+            torch.gt(self._scores, self._threshold, out=second)
+            second.mul_(self._weights)
+            torch.sub(self._weights, second, out=first)
+        else:
+            members = _first_largest(self._scores)
+            self._masses.copy_(members).mul_(self._weights)
+        return sum_points(self._masses, self._transposed.transpose(1, 2))
+
+    def _update(self, sums: Tensor, centroids: Tensor) -> Tensor:
+        """Centroids of the clusters [B, K, D]."""
+        if self._spherical:
+            norms = torch.linalg.vector_norm(sums, dim=2, keepdim=True)
+            return torch.where(norms > 0, _unit(sums), centroids)
+        return means(sums, self._masses.sum(2, keepdim=True), centroids)
+
+    def _inertia(self, sums: Tensor) -> Tensor:
+        """Inertia [B] about the means, of the sums s_l and the masses m_l.
+
+        Euclidean: Σ w‖x‖² − Σ_l ‖s_l‖²/m_l; spherical: Σ w − Σ_l ‖s_l‖.
+        """
+        explained = torch.linalg.vector_norm(sums, dim=2)  # [B, K]
+        spread = self._given.sum(1)  # [B]
+        if not self._spherical:
+            masses = self._masses.sum(2)
+            explained = explained.square() / masses.clamp_min(tiny(masses))
+            weighted = self._given * self._norms
+            spread = torch.linalg.vecdot(weighted, self._norms)
+        return (spread - explained.sum(1)).clamp_min(0.0)
 
 
-def means(sums, masses, centroids):
+def _copy_by_dimension(points: Tensor) -> Tensor:
+    """Points [B, D, N] in memory: the coordinates one after the other.
+
+    A product with the identity gives the same values as a strided copy, up to
+    four times faster.
+    """
+    dimensions = points.shape[2]
+    identity = torch.eye(dimensions, dtype=points.dtype, device=points.device)
+    return torch.bmm(
+        identity.expand(len(points), -1, -1), points.transpose(1, 2)
+    )
+
+
+def _first_largest(scores: Tensor) -> Tensor:
+    """Which cluster has the highest score, the first of equals [B, K, N]."""
+    members = scores == scores.amax(1, keepdim=True)
+    taken = members[:, 0]
+    for cluster in members.unbind(1)[1:]:
+        cluster &= ~taken
+        taken = taken | cluster
+    return members
+
+
+def means(sums: Tensor, masses: Tensor, centroids: Tensor) -> Tensor:
     """Means of clusters; one without weight keeps its centroid.
 
     Arguments
@@ -179,13 +351,9 @@ def means(sums, masses, centroids):
 
     Example
     -------
-    >>> sums, masses = (
-    ...     torch.tensor([[[6.0], [0.0]]]),
-    ...     torch.tensor([[[3.0], [0]]]),
-    ... )
-    >>> means(sums, masses, torch.tensor([[[1.0], [9.0]]]))
-    tensor([[[2.],
-             [9.]]])
+    >>> sums, masses = torch.tensor([[[[6.0], [0.0]]], [[[3.0], [0.0]]]])
+    >>> means(sums, masses, torch.tensor([[[1.0], [9.0]]])).flatten()
+    tensor([2., 9.])
     """
     least = tiny(masses)
     found = sums / masses.clamp_min(least)
@@ -193,20 +361,7 @@ def means(sums, masses, centroids):
     return torch.where(masses >= least, found, centroids)
 
 
-def _copy_by_dimension(points):
-    """Points [B, D, N] in memory: the coordinates one after the other.
-
-    A product with the identity gives the same values as a strided copy, up to
-    four times faster.
-    """
-    dimensions = points.shape[2]
-    identity = torch.eye(dimensions, dtype=points.dtype, device=points.device)
-    return torch.bmm(
-        identity.expand(len(points), -1, -1), points.transpose(1, 2)
-    )
-
-
-def sum_points(masses, points):
+def sum_points(masses: Tensor, points: Tensor) -> Tensor:
     """Weighted sums of the points of clusters.
 
     On the CPU one thread makes the product of an item: for a single item each
@@ -245,50 +400,101 @@ def sum_points(masses, points):
     return products
 
 
-def _first_largest(scores):
-    """Which cluster has the highest score, the first of equals [B, K, N]."""
-    members = scores == scores.amax(1, keepdim=True)
-    taken = members[:, 0]
-    for cluster in members.unbind(1)[1:]:
-        cluster &= ~taken
-        taken = taken | cluster
-    return members
-
-
-def unit(vectors):
-    """Scales vectors to unit norm; zero stays zero.
-
-    Arguments
-    ---------
-    vectors : torch.Tensor
-        Vectors [..., D].
-
-    Returns
-    -------
-    torch.Tensor
-        Vectors of the same shape.
-
-    Example
-    -------
-    >>> unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
-    tensor([[0.6000, 0.8000],
-            [0.0000, 0.0000]])
-    """
+def _unit(vectors: Tensor) -> Tensor:
+    """Vectors [..., D] at unit norm; zero stays zero."""
     norms = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
     return vectors / norms.clamp_min(tiny(vectors))
 
 
-def tiny(x):
-    """Smallest normal number of the type of x: a guard for divisions.
+def _draw(problem: Problem, init: str, draws: Tensor) -> Tensor:
+    """Initial centroids [B, K, D], from uniform draws in [0, 1) [K].
 
-    Arguments
-    ---------
-    x : torch.Tensor
-        Tensor of a floating-point type.
-
-    Returns
-    -------
-    float
-        The number.
+    All items of the batch share the draws: an item starts alike alone and in
+    any batch.
     """
-    return torch.finfo(x.dtype).tiny
+    points, weights = problem.points, problem.weights
+    plus_plus = init == "kmeans++"
+    # Chance of each point to be drawn next, up to a factor [B, N].
+    chances = weights if plus_plus else (weights > 0).to(weights.dtype)
+    fallback = chances
+    nearest = None
+    centroids: list[Tensor] = []
+    for draw in draws:
+        index = _sample(chances, fallback, draw)  # [B]
+        index3 = index.view(-1, 1, 1).expand(-1, 1, points.shape[2])
+        centroids.append(points.gather(1, index3))
+        if len(centroids) == len(draws):
+            break
+        if plus_plus:
+            distance = _distance(problem, centroids[-1])
+            # Not a duplicate by rounding: the point drawn is at distance 0.
+            distance.scatter_(1, index.unsqueeze(1), 0.0)
+            if nearest is not None:
+                torch.minimum(nearest, distance, out=distance)
+            nearest = distance
+            chances = weights * nearest
+        else:
+            chances = chances.scatter(1, index.unsqueeze(1), 0.0)
+    return torch.cat(centroids, dim=1)
+
+
+def _distance(problem: Problem, centroid: Tensor) -> Tensor:
+    """Squared distance, or 1 − cosine, of the points to one centroid [B, N]."""
+    points, _, norms, spherical, _ = problem
+    # In this order: a row is far faster than a column. In place: fresh memory
+    # costs more than the arithmetic.
+    products = torch.bmm(centroid, points.transpose(1, 2)).squeeze(1)
+    norm = torch.linalg.vector_norm(centroid, dim=2)
+    if spherical:
+        products.div_((norms * norm).clamp_min_(tiny(points)))
+        return products.neg_().add_(1.0).clamp_min_(0.0)
+    products.mul_(-2.0).add_(norm.square())
+    return products.addcmul_(norms, norms).clamp_min_(0.0)
+
+
+def _sample(chances: Tensor, fallback: Tensor, draw: Tensor) -> Tensor:
+    """Draws one index per item [B] by the inverse of the cumulative chances.
+
+    First a block of points is drawn, then a point of the block. Where no
+    chance is left (fewer distinct points than clusters), the fallback is used.
+    """
+    sums = _sum_blocks(chances)
+    left = (sums > 0).any(1, keepdim=True)
+    sums = torch.where(left, sums, _sum_blocks(fallback))
+    block, rest = _invert(sums, draw)
+    places = torch.arange(BLOCK, device=chances.device)
+    indices = block.unsqueeze(1) * BLOCK + places
+    last = chances.shape[1] - 1
+    within = indices.clamp_max(last)
+    chosen = torch.where(
+        left, chances.gather(1, within), fallback.gather(1, within)
+    )
+    index, _ = _invert(chosen * (indices <= last), rest)
+    return (block * BLOCK + index).clamp_max(last)
+
+
+def _sum_blocks(chances: Tensor) -> Tensor:
+    """Sums over blocks of points; the last one may be shorter."""
+    split = chances.shape[1] - chances.shape[1] % BLOCK
+    sums = chances[:, :split].unflatten(1, (-1, BLOCK)).sum(2)
+    if split < chances.shape[1]:
+        rest = chances[:, split:].sum(1, keepdim=True)
+        sums = torch.cat([sums, rest], dim=1)
+    return sums
+
+
+def _invert(chances: Tensor, draw: Tensor) -> tuple[Tensor, Tensor]:
+    """Index [B] at which the cumulative chances pass a part of their total.
+
+    Returns also how far into the chance of that index this is, in [0, 1).
+    """
+    # float64: the last of many must stay reachable.
+    cumulated = chances.double().cumsum(1)
+    target = draw * cumulated[:, -1:]
+    index = torch.searchsorted(cumulated, target, right=True)
+    index = index.clamp_max(chances.shape[1] - 1)
+    chance = chances.gather(1, index).double()
+    rest = target - (cumulated.gather(1, index) - chance)
+    below_one = 1.0 - torch.finfo(chance.dtype).eps
+    inside = (rest / chance).nan_to_num(0.0).clamp(0.0, below_one)
+    return index.squeeze(1), inside

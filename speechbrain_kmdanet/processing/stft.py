@@ -2,22 +2,28 @@
 
 Both have the call signature of the encoder and decoder of SpeechBrain's own
 separators: waveforms [B, L] in and out, without lengths.
-
-Authors
- * The speechbrain_kmdanet developers 2026
 """
 
+from typing import TypeVar
+
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.processing.bins import at_least_float32
+
+Count = TypeVar("Count", int, Tensor)
 
 
 class _STFT(nn.Module):
     """Window and hop that an encoder and its decoder share."""
 
-    def __init__(self, n_fft=512, hop_length=128):
+    window: Tensor
+
+    def __init__(self, n_fft: int = 512, hop_length: int = 128) -> None:
         super().__init__()
         if not 0 < hop_length <= n_fft // 2:
-            raise ValueError(
+            raise UserError(
                 "hop_length must be positive and at most half of n_fft="
                 f"{n_fft}, so that the windows overlap, got {hop_length}"
             )
@@ -51,7 +57,7 @@ class STFTEncoder(_STFT):
 
     has_magnitudes = True
 
-    def num_frames(self, num_samples):
+    def num_frames(self, num_samples: Count) -> Count:
         """Number of frames of a signal.
 
         Arguments
@@ -67,7 +73,7 @@ class STFTEncoder(_STFT):
         hops = (num_samples + self.hop_length - 1) // self.hop_length
         return hops + self.n_fft // 2 // self.hop_length + 1
 
-    def forward(self, mixture):
+    def forward(self, mixture: Tensor) -> Tensor:
         """Encodes waveforms.
 
         Arguments
@@ -82,11 +88,11 @@ class STFTEncoder(_STFT):
 
         Raises
         ------
-        ValueError
+        UserError
             If the input is not a non-empty [B, L] tensor.
         """
         if mixture.dim() != 2 or mixture.shape[1] == 0:
-            raise ValueError(
+            raise UserError(
                 "mixture must be a non-empty batch of mono waveforms "
                 f"[batch, samples], got shape {tuple(mixture.shape)}"
             )
@@ -97,8 +103,7 @@ class STFTEncoder(_STFT):
         # The transform stays in float32 under autocast: half precision has
         # no complex type worth its rounding.
         with torch.autocast(mixture.device.type, enabled=False):
-            if padded.dtype in (torch.float16, torch.bfloat16):
-                padded = padded.float()
+            padded = at_least_float32(padded)
             return torch.stft(
                 padded,
                 self.n_fft,
@@ -128,7 +133,7 @@ class STFTDecoder(_STFT):
     True
     """
 
-    def forward(self, spectrum):
+    def forward(self, spectrum: Tensor) -> Tensor:
         """Decodes spectra.
 
         Arguments

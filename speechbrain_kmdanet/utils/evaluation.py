@@ -3,25 +3,27 @@
 SI-SDR is computed in float64 over the true length of each utterance, with the
 permutation of highest SI-SDR; SDR is that of mir_eval (BSS Eval v3) with the
 same permutation. "Improvement" is the gain over the unprocessed mixture.
-
-Authors
- * The speechbrain_kmdanet developers 2026
 """
 
 import csv
 import json
 import math
-import os
 import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from speechbrain_kmdanet.nnet.permutation import (
+from speechbrain_kmdanet.nnet.loss.separation import (
     best_permutation,
+    pairwise_si_sdr,
     permute_sources,
+    si_sdr,
 )
-from speechbrain_kmdanet.utils.distributed import gather
-from speechbrain_kmdanet.utils.metrics import pairwise_si_sdr, si_sdr
+from speechbrain_kmdanet.utils.jobs import write_whole
 
 # Quantile of the normal distribution for intervals of 95 %.
 Z_95 = 1.959964
@@ -29,7 +31,38 @@ Z_95 = 1.959964
 ABOUT = "id", "num_spks", "silent_sources"
 
 
-def evaluate_utterance(mixture, sources, estimates, compute_sdr=False):
+def gather(value: Any) -> list[Any]:
+    """Collects what each process has.
+
+    Arguments
+    ---------
+    value : object
+        Anything that can be pickled.
+
+    Returns
+    -------
+    list
+        The values of all processes, in the same order in all of them; one
+        value if there is one process.
+
+    Example
+    -------
+    >>> gather("mine")
+    ['mine']
+    """
+    if not torch.distributed.is_initialized():
+        return [value]
+    values = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def evaluate_utterance(
+    mixture: Tensor,
+    sources: Tensor,
+    estimates: Tensor,
+    compute_sdr: bool = False,
+) -> tuple[dict[str, Any], Tensor]:
     """Scores the separation of one mixture.
 
     Sources that are silent have no SDR; they are left out of the means.
@@ -56,7 +89,6 @@ def evaluate_utterance(mixture, sources, estimates, compute_sdr=False):
 
     Example
     -------
-    >>> import torch
     >>> sources = torch.randn(800, 2)
     >>> estimates = sources.flip(1) + 0.01 * torch.randn(800, 2)
     >>> scores, _ = evaluate_utterance(sources.sum(1), sources, estimates)
@@ -74,23 +106,27 @@ def evaluate_utterance(mixture, sources, estimates, compute_sdr=False):
     unprocessed = mixture.unsqueeze(2).expand_as(sources)
 
     keep = active[0]
-    count = int(keep.sum())
-    num_spks = sources.shape[2]
-    scores = {"num_spks": num_spks, "silent_sources": num_spks - count}
-    measures = {"si_sdr": lambda x: si_sdr(x, sources)[0, keep]}
+    count, num_spks = int(keep.sum()), len(keep)
+    measures: dict[str, Callable[[Tensor], Any]] = {
+        "si_sdr": lambda x: si_sdr(x, sources)[0, keep]
+    }
     if compute_sdr:
         reference = sources[0, :, keep].T.numpy()
         measures["sdr"] = lambda x: _sdr(reference, x[0, :, keep].T.numpy())
+    scores: dict[str, Any] = {
+        "num_spks": num_spks,
+        "silent_sources": num_spks - count,
+    }
     for name, measure in measures.items():
         value = improvement = math.nan
         if count:
             value = float(measure(ordered).mean())
             improvement = value - float(measure(unprocessed).mean())
-        scores[name], scores[f"{name}i"] = value, improvement
+        scores |= {name: value, f"{name}i": improvement}
     return scores, ordered[0].float()
 
 
-def _sdr(sources, estimates):
+def _sdr(sources: np.ndarray, estimates: np.ndarray) -> np.ndarray:
     """SDR of mir_eval [K] of sources and estimates [K, L]."""
     from mir_eval.separation import bss_eval_sources
 
@@ -99,9 +135,8 @@ def _sdr(sources, estimates):
         return np.full(len(sources), np.nan)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        return bss_eval_sources(sources, estimates, compute_permutation=False)[
-            0
-        ]
+        sdr, *_ = bss_eval_sources(sources, estimates, False)
+    return sdr
 
 
 class SeparationReport:
@@ -119,10 +154,10 @@ class SeparationReport:
     9.0
     """
 
-    def __init__(self):
-        self.rows = []
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
 
-    def add(self, utterance, scores):
+    def add(self, utterance: str, scores: dict[str, Any]) -> None:
         """Adds the scores of one utterance.
 
         Arguments
@@ -134,7 +169,7 @@ class SeparationReport:
         """
         self.rows.append({"id": utterance, **scores})
 
-    def gather(self):
+    def gather(self) -> None:
         """Takes in what the other processes have scored.
 
         An utterance that several of them have counts once. All processes have
@@ -143,7 +178,7 @@ class SeparationReport:
         rows = {row["id"]: row for rows in gather(self.rows) for row in rows}
         self.rows = list(rows.values())
 
-    def summary(self):
+    def summary(self) -> dict[str, Any]:
         """Means with 95 % intervals over the utterances.
 
         Returns
@@ -155,7 +190,7 @@ class SeparationReport:
             if it is a list of several, such a dict for each of them in
             by_num_spks, whose keys are strings.
         """
-        groups = {}
+        groups: dict[int, list[dict[str, Any]]] = {}
         for row in self.rows:
             groups.setdefault(row["num_spks"], []).append(row)
         numbers = sorted(groups)
@@ -167,39 +202,40 @@ class SeparationReport:
             }
         return result
 
-    def write(self, folder, **about):
-        """Writes per_utterance.csv and summary.json.
+    def write(self, folder: str | Path, **about: Any) -> None:
+        """Writes per_utterance.csv and summary.json, each whole or not at all.
 
         Arguments
         ---------
-        folder : str
+        folder : str or pathlib.Path
             Where to write; made if it is not there.
         **about : dict
             What else the summary should say.
         """
-        os.makedirs(folder, exist_ok=True)
-        path = os.path.join(folder, "per_utterance.csv")
-        with open(path, "w", newline="", encoding="utf-8") as file:
+        with (
+            write_whole(Path(folder, "per_utterance.csv")) as path,
+            path.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, self.rows[0] if self.rows else ["id"])
             writer.writeheader()
             writer.writerows(sorted(self.rows, key=lambda row: row["id"]))
-        path = os.path.join(folder, "summary.json")
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump({**about, **self.summary()}, file, indent=2)
-            file.write("\n")
+        with write_whole(Path(folder, "summary.json")) as path:
+            text = json.dumps({**about, **self.summary()}, indent=2)
+            path.write_text(f"{text}\n", encoding="utf-8")
 
-    def __str__(self):
+    def __str__(self) -> str:
         """One line: the means with their intervals."""
         summary = self.summary()
-        line = _describe(summary)
-        for number, part in summary.get("by_num_spks", {}).items():
-            line += f"; of {number} speakers: {_describe(part)}"
-        return line
+        parts = [
+            f"of {number} speakers: {_describe(part)}"
+            for number, part in summary.get("by_num_spks", {}).items()
+        ]
+        return "; ".join([_describe(summary), *parts])
 
 
-def _summarise(rows):
+def _summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Means with 95 % intervals, see :meth:`SeparationReport.summary`."""
-    result = {
+    result: dict[str, Any] = {
         "utterances": len(rows),
         "silent_sources": sum(row["silent_sources"] for row in rows),
     }
@@ -217,7 +253,7 @@ def _summarise(rows):
     return result
 
 
-def _describe(summary):
+def _describe(summary: dict[str, Any]) -> str:
     """The means of a summary in words."""
     parts = [
         f"{name.upper().replace('_', '-').replace('DRI', 'DRi')} "

@@ -1,8 +1,4 @@
-"""Every public function says what it takes and what it returns.
-
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+"""Every public function says what it takes and what it returns."""
 
 import ast
 import re
@@ -70,6 +66,30 @@ def test_everything_public_has_a_docstring(path):
         for node, _ in public_definitions(path)
         if not ast.get_docstring(node)
     ]
+    assert not missing
+
+
+@pytest.mark.parametrize("path", PACKAGE + RECIPES, ids=name_of)
+def test_public_signatures_are_annotated(path):
+    missing = []
+    for node, _ in public_definitions(path):
+        functions = [node]
+        if isinstance(node, ast.ClassDef):
+            functions = [
+                x
+                for x in node.body
+                if isinstance(x, FUNCTIONS) and x.name == "__init__"
+            ]
+        for function in functions:
+            a = function.args
+            given = [*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg]
+            missing += [
+                f"{function.name}({x.arg})"
+                for x in given
+                if x and x.arg not in ("self", "cls") and not x.annotation
+            ]
+            if not function.returns:
+                missing.append(function.name)
     assert not missing
 
 

@@ -1,23 +1,24 @@
-"""Every YAML file loads, fits together and has no key that nothing uses.
-
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+"""Every YAML file loads, fits together and has no key that nothing uses."""
 
 import re
-import sys
-from pathlib import Path
 
 import pytest
+import ruamel.yaml
 import torch
-from hyperpyyaml import load_hyperpyyaml
+from recipe_runs import RECIPE, ROOT, SYSTEMS
 from speechbrain.utils.run_opts import RunOptions
 
-ROOT = Path(__file__).resolve().parents[2]
-MODELS = sorted((ROOT / "hparams").glob("*.yaml"))
-RECIPE = ROOT / "recipes" / "WSJ0Mix" / "separation"
-RECIPES = sorted((RECIPE / "hparams").glob("*.yaml"))
-DEFAULTS = sorted((RECIPE / "hparams" / "defaults").glob("*.yaml"))
+from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.utils.yaml_layers import (
+    load_settings,
+    read_layers,
+    save_settings,
+)
+
+SHARED = sorted((ROOT / "hparams").glob("*.yaml"))
+MODELS = [path for path in SHARED if "\nmasknet:" in path.read_text("utf-8")]
+RECIPES = [RECIPE / "hparams" / f"{system}.yaml" for system in SYSTEMS]
+LAYERS = sorted({*(RECIPE / "hparams").glob("*.yaml"), *SHARED})
 # Just large enough to run; a system has some of these keys.
 SMALL = {
     "hidden_size": 16,
@@ -29,32 +30,23 @@ SMALL = {
     "num_heads": 2,
     "chunk_size": 20,
 }
+both = pytest.mark.parametrize(
+    "path", MODELS + RECIPES, ids=lambda path: f"{path.parts[-3]}/{path.name}"
+)
 
 
-@pytest.fixture
-def load_settings():
-    """Reads the file of a system with its defaults."""
-    sys.path.insert(0, str(RECIPE))
-    from settings import load_settings
-
-    return load_settings
-
-
-def load(path, **overrides):
-    """Loads the YAML file of a model."""
-    with open(path, encoding="utf-8") as file:
-        return load_hyperpyyaml(file, overrides)
+def small_options(path, folder):
+    """Those of SMALL for keys that a file has, and what has to be given."""
+    keys = read_layers(path)
+    options = {key: SMALL[key] for key in keys if key in SMALL}
+    if "data_folder" in keys:
+        options.update(data_folder="unused", output_folder=str(folder))
+    return options
 
 
-def small_options(*paths):
-    """Those of SMALL for keys that the files have."""
-    text = "\n".join(path.read_text(encoding="utf-8") for path in paths)
-    keys = re.findall(r"^(\w+):", text, re.MULTILINE)
-    return {key: SMALL[key] for key in keys if key in SMALL}
-
-
-def assert_separates(model):
-    """A mixture goes through encoder, masknet and decoder, in both modes."""
+@both
+def test_every_model_separates_in_both_modes(path, tmp_path):
+    model = load_settings(path, small_options(path, tmp_path))
     mixture = torch.randn(1, 3000)
     spectrum = model["encoder"](mixture)
     sources = torch.randn(1, 2, *spectrum.shape[1:], dtype=spectrum.dtype)
@@ -66,57 +58,145 @@ def assert_separates(model):
         assert waveforms.shape[1] >= 3000 and waveforms.isfinite().all()
 
 
-@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.name)
-def test_models(path):
-    overrides = small_options(path)
-    if "trunk: " in path.read_text(encoding="utf-8"):
-        overrides["trunk"] = small_options(path.with_name("spectral.yaml"))
-    model = load(path, **overrides)
-    if "masknet" in model:
-        assert_separates(model)
-
-
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
-def test_recipes(path, tmp_path, load_settings):
-    text = path.read_text(encoding="utf-8")
-    taken = [file for file in DEFAULTS if file.name in text]
-    options = small_options(path, *taken)
-    options.update(data_folder="unused", output_folder=str(tmp_path))
-    hparams = load_settings(str(path), options)
+def test_recipes(path, tmp_path):
+    hparams = load_settings(path, small_options(path, tmp_path))
     assert hparams["system"] == path.stem
-    assert_separates(hparams["model"])
-    # Brain trains these, and the checkpointer saves all that have weights.
     modules = hparams["modules"]
     assert set(modules) == {"encoder", "masknet", "decoder"}
-    for name, module in modules.items():
-        if name == "masknet" or module.state_dict():
-            assert hparams["checkpointer"].recoverables[name] is module
     parameters = [p for module in modules.values() for p in module.parameters()]
     # An oracle has none.
     assert bool(parameters) == (hparams["system"] != "oracle")
     if parameters:
         hparams["opt_class"](parameters)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert len([x for x in lines if x and not x.startswith("#")]) <= 8
 
 
-@pytest.mark.parametrize("path", RECIPES + DEFAULTS, ids=lambda path: path.name)
-def test_no_key_of_a_recipe_is_unused(path):
-    text = path.read_text(encoding="utf-8")
-    keys = re.findall(r"^(\w+):", text, re.MULTILINE)
-    code = "\n".join(
-        file.read_text(encoding="utf-8") for file in RECIPE.glob("*.py")
-    )
+def test_the_seed_is_set_before_anything_is_made():
+    settings = RECIPE / "hparams" / "training.yaml"
+    keys = list(read_layers(settings))
+    made = [
+        key for key, x in read_layers(settings).items() if "!new" in repr(x)
+    ]
+    assert keys.index("__set_seed") < min(map(keys.index, [*made, "modules"]))
+
+
+def uses(text):
+    """Keys that YAML refers to, in values and in names of layers."""
+    return set(re.findall(r"<(\w+)[\[>]", text))
+
+
+@pytest.mark.parametrize("path", LAYERS, ids=lambda path: path.name)
+def test_no_key_is_unused(path):
+    keys = re.findall(r"^(\w+):", path.read_text("utf-8"), re.MULTILINE)
+    code = "\n".join(file.read_text("utf-8") for file in RECIPE.glob("*.py"))
     # hparams["x"], or "x" in a list of keys; self.hparams.x; f"{stage}_x"
     used = {*re.findall(r'"(\w+)"', code), *re.findall(r"\.(\w+)", code)}
     endings = tuple(re.findall(r'f"\{\w+\}(_\w+)"', code))
-    for file in {path, *DEFAULTS}:
-        text = file.read_text(encoding="utf-8")
-        used |= set(re.findall(r"<(\w+)[\[>]", text))  # !ref
+    for file in LAYERS:
+        used |= uses(file.read_text(encoding="utf-8"))
     used |= set(RunOptions().as_dict())
-    # SpeechBrain's name for what is there for its effect
-    used.add("__set_seed")
+    # SpeechBrain's name for what is there for its effect; and our layers
+    used |= {"__set_seed", "layers"}
     unused = [key for key in keys if key not in used]
     assert not [key for key in unused if not key.endswith(endings)]
 
 
-def test_the_check_of_unused_keys_sees_files():
-    assert MODELS and RECIPES and DEFAULTS
+def files_under(path):
+    """The layers of a file, each once, without itself."""
+    text = path.read_text(encoding="utf-8").replace("<trunk>", "blstm")
+    layers = ruamel.yaml.YAML().load(text).get("layers", ())
+    found = {(path.parent / name).resolve() for name in layers}
+    return found.union(*map(files_under, found))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_a_key_is_declared_once(path):
+    # What a system has of its own, and its model, may choose another value.
+    model = sorted(files_under(path) & set(MODELS))
+    places = {}
+    for file in files_under(path) - set(model):
+        for key in ruamel.yaml.YAML().load(file.read_text(encoding="utf-8")):
+            places.setdefault(key, set()).add(file.name)
+    twice = {key for key, files in places.items() if len(files) > 1}
+    # Where training.yaml asks for them; and how waveforms are trained on.
+    allowed = {"layers", "encoder", "decoder"}
+    if path.stem in ("conv_tasnet", "sepformer"):
+        allowed |= {"loss", "number_of_epochs", "batch_size", "lr"}
+    assert twice <= allowed
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_what_is_saved_makes_the_same_and_refers_to_nothing(path, tmp_path):
+    options = small_options(path, tmp_path)
+    copy = tmp_path / "hyperparams.yaml"
+    save_settings(path, options, copy)
+    text = copy.read_text(encoding="utf-8")
+    assert "!ref" not in text and "<" not in text
+    assert not re.search("^layers:", text, re.MULTILINE)
+    ours, theirs = load_settings(path, options), load_settings(copy)
+    assert ours.keys() <= theirs.keys() | {"layers"}
+    for one, other in zip(ours["modules"].values(), theirs["modules"].values()):
+        assert str(one) == str(other)
+        for key, value in one.state_dict().items():
+            assert torch.equal(value, other.state_dict()[key]), key
+
+
+def test_layers_lie_over_one_another(tmp_path):
+    def write(name, text):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+
+    write(
+        "under.yaml", "a: 1\nb: {c: 2, d: 3}\ne: !new:torch.nn.Linear {x: 1}\n"
+    )
+    write("other.yaml", "layers: [under.yaml]\nchosen: no\n")
+    write("one.yaml", "layers: [under.yaml]\nchosen: yes\nb: {d: 4}\n")
+    write(
+        "top.yaml",
+        "layers: [under.yaml, <which>.yaml]\nwhich: one\na: 5\n"
+        "e: !new:torch.nn.ReLU {inplace: True}\n",
+    )
+    merged = read_layers(tmp_path / "top.yaml")
+    assert merged["a"] == 5 and merged["chosen"] == "yes"
+    assert merged["b"] == {"c": 2, "d": 4}
+    # What makes something else replaces the arguments, too.
+    assert dict(merged["e"]) == {"inplace": True}
+    assert merged["e"].tag.value == "!new:torch.nn.ReLU"
+    assert list(merged) == ["a", "b", "e", "chosen", "which"]
+    merged = read_layers(tmp_path / "top.yaml", "which: other")
+    assert merged["chosen"] == "no" and merged["b"] == {"c": 2, "d": 3}
+    with pytest.raises(UserError, match="layer none.yaml, but .* no file"):
+        read_layers(tmp_path / "top.yaml", {"which": "none"})
+    write("empty.yaml", "")
+    with pytest.raises(UserError, match="empty.yaml has no settings"):
+        read_layers(tmp_path / "empty.yaml")
+    write("broken.yaml", "a: [1\n")
+    with pytest.raises(UserError, match="expected ',' or ']'"):
+        load_settings(tmp_path / "broken.yaml")
+
+
+def test_defaults_are_written_out(tmp_path):
+    path = tmp_path / "model.yaml"
+    path.write_text(
+        "masknet: !new:speechbrain_kmdanet.nnet.attractors.KMeansAttractors\n"
+        "    iterations: 7\n",
+        encoding="utf-8",
+    )
+    save_settings(path, None, tmp_path / "copy.yaml")
+    text = (tmp_path / "copy.yaml").read_text(encoding="utf-8")
+    for line in (
+        "iterations: 7",
+        "metric: euclidean",
+        "init: kmeans++",
+        "num_init: 1",
+        "negligible: 0.03",
+        "seed:",
+    ):
+        assert f"  {line}\n" in text
+    estimator = load_settings(tmp_path / "copy.yaml")["masknet"]
+    assert estimator.seed is None and estimator.iterations == 7
+
+
+def test_the_checks_see_files():
+    assert len(MODELS) == 11 and len(RECIPES) == 13 and len(LAYERS) > 25

@@ -1,8 +1,4 @@
-"""Systems that differ in their attractors: trained, tested and loaded.
-
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+"""Systems that differ in their attractors: trained, tested and loaded."""
 
 import json
 from types import SimpleNamespace
@@ -11,7 +7,7 @@ import pytest
 import torch
 
 from speechbrain_kmdanet.inference.separation import AttractorSeparation
-from speechbrain_kmdanet.nnet import fixed_attractors
+from speechbrain_kmdanet.nnet import attractors
 
 
 @pytest.fixture(
@@ -40,7 +36,7 @@ def test_the_test_has_results(system):
 def test_the_pretrained_folder_separates(system, monkeypatch):
     # what was found in the evaluation is not found again
     if system.name == "danet_fixed":
-        monkeypatch.delattr(fixed_attractors, "kmeans")
+        monkeypatch.delattr(attractors, "kmeans")
     mixtures = torch.randn(3, 4001)
     sources = system.separator.separate_batch(mixtures, num_spks=2)
     assert sources.shape == (3, 4001, 2)

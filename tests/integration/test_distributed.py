@@ -4,7 +4,7 @@ import re
 import socket
 
 import torch
-from recipe_runs import PROBE, command_line, run_python
+from recipe_runs import PROBE, RECIPE, command_line, run_python
 
 
 def free_port():
@@ -13,7 +13,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def test_two_processes(data, tmp_path):
+def test_two_processes(data, tmp_path, monkeypatch):
     options = dict(data_folder=data.two, number_of_epochs=1, batch_size=2)
     both = dict(data_folder=f"[{data.two}, {data.three}]")
     mixed = dict(dynamic_mixing=data.corpus, epoch_size=24)
@@ -31,6 +31,7 @@ def test_two_processes(data, tmp_path):
     torchrun = "-m", "torch.distributed.run", "--nproc_per_node=2"
     port = f"--master_port={free_port()}"
     ranks = tmp_path / "ranks"
+    monkeypatch.setenv("PYTHONPATH", str(RECIPE))
     status, output = run_python(
         *torchrun, port, PROBE, "record", ranks, *commands
     )

@@ -1,28 +1,70 @@
-"""Every YAML file of the recipe, on the data of the demo."""
+"""Every YAML file of the recipe, with every trunk, on the data of the demo."""
 
 import json
 import math
 import re
 
 import pytest
-from recipe_runs import RECIPE
+from recipe_runs import OWN, ROOT, SYSTEMS
+from tiny_trunk import SETTINGS
 
-SYSTEMS = sorted(path.stem for path in (RECIPE / "hparams").glob("*.yaml"))
+from speechbrain_kmdanet.inference.separation import AttractorSeparation
+from speechbrain_kmdanet.utils.yaml_layers import read_layers
+
+EPOCHS = dict(number_of_epochs=2, batch_size=2, segment_seconds=0.5)
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_trains_two_epochs_and_evaluates(train, minimix, tmp_path, system):
-    options = dict(number_of_epochs=2, batch_size=2, segment_seconds=0.5)
-    data_folder = minimix / "2speakers"
-    assert train(system, tmp_path, data_folder=data_folder, **options) == 0
-    summary = tmp_path / "test_2speakers" / "summary.json"
+def assert_trained_and_evaluated(folder, system):
+    summary = folder / "test_2speakers" / "summary.json"
     scores = json.loads(summary.read_text())
     assert scores["utterances"] == scores["si_sdri"]["scored"] == 2
     assert math.isfinite(scores["si_sdri"]["mean"])
     if system == "oracle":
         assert scores["si_sdri"]["mean"] > 5
         return
-    log = (tmp_path / "train_log.txt").read_text()
+    log = (folder / "train_log.txt").read_text()
     assert re.findall(r"^epoch: (\d+)", log, re.M) == ["1", "2"]
-    weights = list((tmp_path / "pretrained").glob("*.ckpt"))
+    weights = list((folder / "pretrained").glob("*.ckpt"))
     assert "masknet.ckpt" in {path.name for path in weights}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_trains_two_epochs_and_evaluates(train, minimix, tmp_path, system):
+    data_folder = minimix / "2speakers"
+    assert train(system, tmp_path, data_folder=data_folder, **EPOCHS) == 0
+    assert_trained_and_evaluated(tmp_path, system)
+
+
+@pytest.mark.parametrize("system", sorted(set(SYSTEMS) - set(OWN)))
+def test_another_trunk_costs_a_class_and_a_file(
+    train, minimix, tmp_path, system
+):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(SETTINGS.format(stft=ROOT / "hparams" / "stft.yaml"))
+    output = tmp_path / "output"
+    status = train(
+        system,
+        output,
+        sizes={"embedding_dim": 2 if system == "upit" else 8},
+        trunk=path.with_suffix(""),
+        data_folder=minimix / "2speakers",
+        **EPOCHS,
+    )
+    assert status == 0
+    assert_trained_and_evaluated(output, system)
+    # The separator is loaded without the files of the layers.
+    path.unlink()
+    separator = AttractorSeparation.from_hparams(output / "pretrained")
+    net = separator.mods.masknet
+    trunk = getattr(net, "embedding_net", None) or net.trunk
+    assert type(trunk).__name__ == "TinyTrunk"
+
+
+def test_sizes_of_a_trunk_belong_to_it(tmp_path):
+    # Layers of a trunk that was not chosen leave no keys behind.
+    path = tmp_path / "tiny.yaml"
+    path.write_text(SETTINGS.format(stft=ROOT / "hparams" / "stft.yaml"))
+    model = ROOT / "hparams" / "kmeans_danet.yaml"
+    keys = read_layers(model, {"trunk": str(path.with_suffix(""))})
+    assert "width" in keys and "hidden_size" not in keys
+    assert "hidden_size" in read_layers(model)

@@ -7,7 +7,7 @@ import signal
 import pytest
 import torch
 import yaml
-from recipe_runs import PROBE, command_line, run_python
+from recipe_runs import PROBE, RECIPE, command_line, run_python
 
 
 def read_checkpoints(folder):
@@ -55,7 +55,7 @@ def assert_equal_states(*files):
 
 @pytest.mark.parametrize("workers, accumulated, step", [(0, 1, 11), (2, 2, 6)])
 def test_killed_training_continues(
-    train, data, tmp_path, one_thread, workers, accumulated, step
+    train, data, tmp_path, monkeypatch, one_thread, workers, accumulated, step
 ):
     # Epochs of 6 batches, three of two and three of three speakers, with
     # dropout and k-means, which draws its first centroids. The step is in the
@@ -79,6 +79,7 @@ def test_killed_training_continues(
 
     options["train_loader_options"] = f"{{num_workers: {workers}}}"
     command = command_line(system, killed, **options)
+    monkeypatch.setenv("PYTHONPATH", str(RECIPE))
     status, output = run_python(PROBE, "kill", step, *command)
     assert status == -signal.SIGKILL, output
     log = killed / "train_log.txt"

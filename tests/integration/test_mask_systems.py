@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -52,7 +53,7 @@ def test_stages(recipe, train, data, tmp_path, monkeypatch):
             calls.append((name, separation.masks is None))
             return objective(separation)
 
-        return noted
+        return replace(objective, loss=noted)
 
     for name, objective in recipe.OBJECTIVES.items():
         monkeypatch.setitem(recipe.OBJECTIVES, name, note(name, objective))
@@ -71,8 +72,16 @@ def test_stages(recipe, train, data, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "system, options, expected",
     [
-        ("dpcl", dict(loss="si_sdr"), "loss needs masks, and this masker"),
-        ("upit", dict(loss="affinity"), "loss needs embeddings, and this"),
+        (
+            "dpcl",
+            dict(loss="si_sdr"),
+            "loss si_sdr needs masks, and dpcl makes none",
+        ),
+        (
+            "upit",
+            dict(loss="affinity"),
+            "loss affinity needs embeddings, and upit makes",
+        ),
         ("upit", dict(embedding_dim=8), "must have num_spks=2 outputs a bin"),
         (
             "dpcl_plus",

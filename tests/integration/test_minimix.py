@@ -8,23 +8,12 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+from minimix_lists import PITCH_RATIO, draw_mixtures, draw_texts, read_sentences
+from minimix_synthesis import trim
+from minimix_voices import VARIANTS, draw_speakers
 from recipe_runs import MINIMIX
 
-from recipes.MiniMix.prepare import (
-    PITCH_RATIO,
-    SPLITS,
-    draw_mixtures,
-    draw_speakers,
-    draw_texts,
-    main,
-    prepare_minimix,
-)
-
-# isort: split
-# Modules beside prepare.py, which makes them importable
-from minimix_lists import read_sentences
-from minimix_synthesis import trim
-from minimix_voices import VARIANTS
+from recipes.MiniMix.prepare import SPLITS, main, prepare_minimix
 
 
 def read_list(folder, num_spks, split):

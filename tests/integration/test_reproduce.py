@@ -1,7 +1,6 @@
 """The paper's tables on tiny data, with reproduce.py."""
 
 import csv
-import importlib
 import json
 import logging
 import re
@@ -10,6 +9,7 @@ from types import SimpleNamespace
 from unittest import mock
 
 import pytest
+import reproduce as program
 from recipe_runs import RECIPE, ROOT, TINY, TRUNK, run_python
 
 OVERRIDES = ["--", "--noprogressbar"]
@@ -25,8 +25,6 @@ MEASURED = r"−?\d+\.\d\d ± \d+\.\d\d"
 def reproduce(recipe, data, tmp_path_factory):
     """Runs reproduce.py and, called by it, train.py in this process."""
     folder = tmp_path_factory.mktemp("reproduce")
-    sys.path.insert(0, str(RECIPE))
-    module = importlib.import_module("reproduce")
     calls = []
 
     def call_train(arguments):
@@ -43,13 +41,19 @@ def reproduce(recipe, data, tmp_path_factory):
 
     def run(table, *arguments, hours=HOURS, overrides=OVERRIDES):
         calls.clear()
-        command = [
-            table, "--data_folder", str(data.two.parent), "--name", "tiny",
-            "--hours", hours, "--runs", str(folder / "runs"), "--results",
-            str(folder / "results"), *arguments, *overrides,
-        ]  # fmt: skip
+        options = {
+            "data_folder": data.two.parent,
+            "name": "tiny",
+            "hours": hours,
+            "runs": folder / "runs",
+            "results": folder / "results",
+        }
+        command = [table]
+        for name, value in options.items():
+            command += [f"--{name}", str(value)]
+        command += [*arguments, *overrides]
         with mock.patch("reproduction.runs.call_train", call_train):
-            return module.main(command)
+            return program.main(command)
 
     return SimpleNamespace(run=run, calls=calls, folder=folder, data=data)
 
@@ -148,9 +152,12 @@ def test_a_piece_of_table_3(reproduce, table_1, capsys):
         for row in read_csv(table_1 / "table3_tiny.csv")
     }
     assert {key for key, row in rows.items() if row["si_sdri"]} == {
-        ("danet", "2", "2"), ("danet", "2", "3"), ("danet_spherical", "2", "2"),
-        ("oracle_ratio", "", "2"), ("oracle_ratio", "", "3"),
-    }  # fmt: skip
+        ("danet", "2", "2"),
+        ("danet", "2", "3"),
+        ("danet_spherical", "2", "2"),
+        ("oracle_ratio", "", "2"),
+        ("oracle_ratio", "", "3"),
+    }
     own = read_csv(table_1 / "table1_tiny.csv")
     assert rows["danet", "2", "2"]["si_sdri"] == own[0]["si_sdri"]
     assert float(rows["oracle_ratio", "", "2"]["si_sdri"]) > 10
@@ -220,10 +227,9 @@ def test_figure_1(reproduce, table_1, capsys):
 
 
 def test_dry_run_of_all_as_a_process(data, tmp_path):
-    status, output = run_python(
-        RECIPE / "reproduce.py", "all", "--data_folder", data.two.parent,
-        "--dry_run", "--runs", tmp_path, "--results", tmp_path, *OVERRIDES,
-    )  # fmt: skip
+    command = [RECIPE / "reproduce.py", "all", "--dry_run"]
+    command += ["--data_folder", data.two.parent, "--runs", tmp_path]
+    status, output = run_python(*command, "--results", tmp_path, *OVERRIDES)
     assert status == 0, output
     assert re.search(r"To make: \d+ of \d+ runs, .+ \(a guess for two", output)
     assert output.count("DANet, Euclidean k-means (E2), 2 speakers, seed") == 1

@@ -1,8 +1,4 @@
-"""What all unit tests share.
-
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+"""What all unit tests share."""
 
 import pytest
 import torch

@@ -1,8 +1,4 @@
-"""Tests of the active speech level.
-
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+"""Tests of the active speech level."""
 
 import math
 
@@ -11,6 +7,7 @@ import pytest
 
 from speechbrain_kmdanet.dataio import active_level
 from speechbrain_kmdanet.dataio.active_level import active_speech_level
+from speechbrain_kmdanet.errors import UserError
 
 RATE = 8000
 
@@ -146,9 +143,9 @@ def test_does_not_change_its_input_and_takes_float32():
 
 
 def test_refuses_bad_arguments():
-    with pytest.raises(ValueError, match=r"signal: .*\[2, 100\]"):
+    with pytest.raises(UserError, match=r"signal: .*\[2, 100\]"):
         active_speech_level(np.ones((2, 100)), RATE)
-    with pytest.raises(ValueError, match="signal: .*NaN"):
+    with pytest.raises(UserError, match="signal: .*NaN"):
         active_speech_level(np.array([1.0, np.nan]), RATE)
-    with pytest.raises(ValueError, match="sample_rate: .*400"):
+    with pytest.raises(UserError, match="sample_rate: .*400"):
         active_speech_level(np.ones(100), 400)

@@ -1,14 +1,9 @@
-"""Tests of the bins of spectra.
-
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+"""Tests of the bins of spectra."""
 
 import pytest
 import torch
 
 from speechbrain_kmdanet.processing.bins import (
-    check_active_bins,
     flatten_bins,
     relative_magnitudes,
     unflatten_masks,
@@ -52,10 +47,3 @@ def test_order_of_the_bins():
     assert (bins[:, :, 4 * 5 + 2] == spectra[:, :, 2, 4]).all()
     # [B, K, N] to [K, B, F, T]
     assert (unflatten_masks(bins, 5) == spectra.transpose(0, 1)).all()
-
-
-def test_more_talkers_than_active_bins():
-    weights = torch.tensor([[1.0, 1.0, 1.0], [0.0, 2.0, 1.0], [0.0, 0.0, 0.0]])
-    check_active_bins(weights, 2)
-    with pytest.raises(ValueError, match="num_spks=3 .*item 1 .*only 2 "):
-        check_active_bins(weights, 3)

@@ -1,8 +1,4 @@
-"""Tests of DANet, from the mixture to its sources.
-
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+"""Tests of DANet, from the mixture to its sources."""
 
 import pytest
 import torch
@@ -13,10 +9,13 @@ from speechbrain_kmdanet.nnet.attractors import (
     KMeansAttractors,
     OracleAttractors,
 )
-from speechbrain_kmdanet.nnet.losses import magnitude_loss, si_sdr_loss
-from speechbrain_kmdanet.processing.separate import decode_sources
+from speechbrain_kmdanet.nnet.loss.separation import (
+    magnitude_loss,
+    si_sdr,
+    si_sdr_loss,
+)
+from speechbrain_kmdanet.processing import separation
 from speechbrain_kmdanet.processing.stft import STFTDecoder, STFTEncoder
-from speechbrain_kmdanet.utils.metrics import si_sdr
 
 ENCODER, DECODER = STFTEncoder(64, 16), STFTDecoder(64, 16)
 NUM_BINS = 33
@@ -47,18 +46,15 @@ def make_sources(batch=3, samples=600, num_spks=2):
     return sources.sum(2), sources
 
 
-def spectra_of(sources):
-    """Spectra [B, K, F, T] of sources [B, L, K]."""
-    spectra = ENCODER(sources.transpose(1, 2).flatten(0, 1))
-    return spectra.unflatten(0, (sources.shape[0], sources.shape[2]))
+def separate(danet, mixture, **options):
+    """Separation of mixtures [B, L]."""
+    return separation.separate(ENCODER, danet, DECODER, mixture, **options)
 
 
-def separate(danet, mixture, lengths=None, num_spks=None):
+def estimate(danet, mixture, lengths=None, num_spks=None):
     """Sources [B, L, K] of mixtures [B, L]."""
-    spectrum = ENCODER(mixture)
-    frames = None if lengths is None else ENCODER.num_frames(lengths)
-    masks = danet(spectrum, frames, num_spks)
-    return decode_sources(masks, spectrum, DECODER, mixture.shape[1])
+    options = {"num_samples": lengths, "num_spks": num_spks}
+    return separate(danet, mixture, **options).estimates
 
 
 @both_systems
@@ -79,9 +75,9 @@ def test_batch_equals_single(masks, metric, num_spks):
     danet = make_danet(masks, metric).eval()
     mixture, _ = make_sources()
     mixture = mixture * (torch.arange(600) < LENGTHS[:, None])
-    batch = separate(danet, mixture, LENGTHS, num_spks)
+    batch = estimate(danet, mixture, LENGTHS, num_spks)
     for item, length in enumerate(LENGTHS):
-        alone = separate(danet, mixture[item, None, :length], None, num_spks)
+        alone = estimate(danet, mixture[item, None, :length], None, num_spks)
         torch.testing.assert_close(
             batch[item, :length], alone[0], rtol=0, atol=1e-4
         )
@@ -94,10 +90,10 @@ def test_scale_equivariance(masks, metric, factor):
     mixture, _ = make_sources()
     # each item has its own level
     factors = factor * torch.tensor([1.0, 10.0, 0.1])
-    scaled = separate(danet, factors[:, None] * mixture, LENGTHS)
+    scaled = estimate(danet, factors[:, None] * mixture, LENGTHS)
     torch.testing.assert_close(
         scaled / factors[:, None, None],
-        separate(danet, mixture, LENGTHS),
+        estimate(danet, mixture, LENGTHS),
         rtol=0,
         atol=1e-4,
     )
@@ -109,7 +105,7 @@ def test_silence_is_separated_into_silence(masks, metric, num_spks):
     danet = make_danet(masks, metric).eval()
     mixture, _ = make_sources()
     mixture[1] = 0.0
-    sources = separate(danet, mixture, num_spks=num_spks)
+    sources = estimate(danet, mixture, num_spks=num_spks)
     assert (sources[1] == 0).all()
     assert sources.isfinite().all() and (sources[0] != 0).any()
 
@@ -127,15 +123,16 @@ def test_training_on_silence_has_finite_gradients(loss, attractors, silent):
     _, sources = make_sources()
     sources[silent] = 0.0
     sources[0, :, 1] = 0.0  # a talker who does not speak in the segment
-    spectrum, spectra = ENCODER(sources.sum(2)), spectra_of(sources)
-    frames = ENCODER.num_frames(LENGTHS)
-    masks = danet(spectrum, frames, 2, spectra)
+    options = {"num_samples": LENGTHS, "sources": sources}
+    separated = separate(danet, sources.sum(2), **options)
     if loss == "magnitude":
-        masked = masks.transpose(0, 1) * spectrum.abs().unsqueeze(1)
-        losses = magnitude_loss(masked, spectra.abs(), frames)
+        losses = magnitude_loss(
+            separated.masked_magnitudes,
+            separated.source_spectra.abs(),
+            separated.num_frames,
+        )
     else:
-        estimates = decode_sources(masks, spectrum, DECODER, 600)
-        losses = si_sdr_loss(estimates, sources, LENGTHS)
+        losses = si_sdr_loss(separated.estimates, sources, LENGTHS)
     losses.mean().backward()
     assert losses.isfinite().all() and (losses[silent] == 0).all()
     for parameter in danet.parameters():
@@ -148,10 +145,10 @@ def test_the_gradient_reaches_every_parameter(attractors):
     metric = "euclidean" if attractors == "euclidean" else "spherical"
     danet = make_danet("dot_product", metric, train)
     mixture, sources = make_sources()
-    spectrum, spectra = ENCODER(mixture), spectra_of(sources)
-    masks = danet(spectrum, sources=spectra)
-    masked = masks.transpose(0, 1) * spectrum.abs().unsqueeze(1)
-    magnitude_loss(masked, spectra.abs()).mean().backward()
+    separated = separate(danet, mixture, sources=sources)
+    magnitude_loss(
+        separated.masked_magnitudes, separated.source_spectra.abs()
+    ).mean().backward()
     for name, parameter in danet.named_parameters():
         assert parameter.grad is not None, name
         assert (parameter.grad != 0).any(), name
@@ -169,10 +166,10 @@ def test_gradients_of_a_batch_are_those_of_its_items(masks, metric):
         danet.zero_grad()
         if single:
             for i, length in enumerate(LENGTHS):
-                estimates = separate(danet, mixture[i, None, :length])
+                estimates = estimate(danet, mixture[i, None, :length])
                 si_sdr_loss(estimates, sources[i, None, :length]).backward()
         else:
-            estimates = separate(danet, mixture, LENGTHS)
+            estimates = estimate(danet, mixture, LENGTHS)
             si_sdr_loss(estimates, sources, LENGTHS).sum().backward()
         gradients.append(
             torch.cat([p.grad.flatten() for p in danet.parameters()])
@@ -187,10 +184,10 @@ def test_gradients_of_a_batch_are_those_of_its_items(masks, metric):
 class Bands(torch.nn.Module):
     """Embeds low and high frequencies on two axes."""
 
-    def forward(self, spectra, num_frames=None):
+    def forward(self, spectrum, num_frames=None):
         band = (torch.arange(NUM_BINS) > NUM_BINS // 2).long()
         embeddings = 8.0 * torch.eye(2)[band]
-        return embeddings.repeat(*spectra.shape[:2], 1)
+        return embeddings.repeat(len(spectrum), spectrum.shape[2], 1)
 
 
 @both_systems
@@ -199,25 +196,22 @@ def test_good_embeddings_separate_tones(masks, metric):
     sources = torch.stack([(0.3 * time).sin(), 0.5 * (2.5 * time).sin()], 1)
     kmeans = KMeansAttractors(metric, seed=0)
     danet = DANet(Bands(), OracleAttractors(), kmeans, masks)
-    mixture = sources.sum(1)[None]
-    spectrum, spectra = ENCODER(mixture), spectra_of(sources[None])
-    trained = danet.train()(spectrum, sources=spectra)
-    inferred = danet.eval()(spectrum)
+    mixture, sources = sources.sum(1)[None], sources[None]
+    trained = separate(danet.train(), mixture, sources=sources)
+    inferred = separate(danet.eval(), mixture)
     # Oracle attractors are in the order of the sources, centroids in any.
-    if inferred[0, 0, 0].sum() < inferred[1, 0, 0].sum():
-        inferred = inferred.flip(0)
-    for values in (trained, inferred):
-        estimates = decode_sources(values, spectrum, DECODER, 800)
+    if inferred.masks[0, 0, 0].sum() < inferred.masks[1, 0, 0].sum():
+        inferred.masks = inferred.masks.flip(0)
+    for separated in (trained, inferred):
         # what is left is the splatter of the ends of the tones
-        assert (si_sdr(estimates, sources[None]) > 20).all()
+        assert (si_sdr(separated.estimates, sources) > 20).all()
 
 
 def test_loss_of_permuted_sources_is_the_same_after_training_attractors():
     # The oracle follows the sources: swapped sources give swapped masks.
     danet = make_danet(train=OracleAttractors())
     mixture, sources = make_sources()
-    spectrum, spectra = ENCODER(mixture), spectra_of(sources)
     torch.testing.assert_close(
-        danet(spectrum, sources=spectra.flip(1)),
-        danet(spectrum, sources=spectra).flip(0),
+        separate(danet, mixture, sources=sources.flip(2)).masks,
+        separate(danet, mixture, sources=sources).masks.flip(0),
     )

@@ -1,31 +1,28 @@
-"""Tests of what DANet hands to its attractor estimators, and of its errors.
-
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+"""Tests of what DANet hands to its attractor estimators, and of its errors."""
 
 import pytest
 import torch
 
 from speechbrain_kmdanet.lobes.models.danet import DANet
 from speechbrain_kmdanet.lobes.models.embedding import EmbeddingNet
-from speechbrain_kmdanet.nnet.attractors import KMeansAttractors
+from speechbrain_kmdanet.nnet.attractors import (
+    AttractorEstimator,
+    KMeansAttractors,
+)
 
 NUM_BINS, MAX_FRAMES = 9, 7
 NUM_FRAMES = torch.tensor([7, 4])
 
 
-class Recorder(torch.nn.Module):
+class Recorder(AttractorEstimator):
     """Attractor estimator that remembers what it was called with."""
-
-    ordered = False
 
     def __init__(self):
         super().__init__()
         self.calls = []
 
-    def forward(self, embeddings, weights, num_spks, sources, num_bins):
-        self.calls.append((embeddings, weights, num_spks, sources, num_bins))
+    def estimate(self, embeddings, energies, num_spks, sources, num_bins):
+        self.calls.append((embeddings, energies, num_spks, sources, num_bins))
         return embeddings[:, :num_spks]
 
 
@@ -54,20 +51,20 @@ def test_what_the_estimator_is_given():
     spectrum = make_spectrum()
     sources = torch.rand(2, 3, NUM_BINS, MAX_FRAMES)
     danet(spectrum, NUM_FRAMES, sources=sources)
-    embeddings, weights, num_spks, given, num_bins = (
+    embeddings, energies, num_spks, given, num_bins = (
         danet.train_attractors.calls[0]
     )
     assert num_spks == 3
     assert embeddings.shape == (2, MAX_FRAMES * NUM_BINS, 3)
     assert (num_bins == NUM_FRAMES * NUM_BINS).all()
-    # weights and sources are ordered as the embeddings: frame, frequency
+    # energies and sources are ordered as the embeddings: frame, frequency
     assert (given[1, 2].view(MAX_FRAMES, NUM_BINS) == sources[1, 2].T).all()
-    weights = weights.view(2, MAX_FRAMES, NUM_BINS)
-    energies = spectrum.abs().square().transpose(1, 2)
+    energies = energies.view(2, MAX_FRAMES, NUM_BINS)
+    squares = spectrum.abs().square().transpose(1, 2)
     for item, frames in enumerate(NUM_FRAMES):
-        expected = energies[item, :frames] / energies[item, :frames].mean()
-        torch.testing.assert_close(weights[item, :frames], expected)
-        assert (weights[item, frames:] == 0).all()
+        expected = squares[item, :frames] / squares[item, :frames].mean()
+        torch.testing.assert_close(energies[item, :frames], expected)
+        assert (energies[item, frames:] == 0).all()
 
 
 def test_masks_belong_to_their_bins():

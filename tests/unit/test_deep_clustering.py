@@ -1,8 +1,4 @@
-"""Tests of deep clustering and its end-to-end form.
-
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+"""Tests of deep clustering, its end-to-end form, and its enhancement."""
 
 import pytest
 import torch
@@ -10,23 +6,27 @@ import torch
 from speechbrain_kmdanet.lobes.models.deep_clustering import (
     DeepClustering,
     EndToEndDeepClustering,
+    EnhancementNet,
 )
 from speechbrain_kmdanet.lobes.models.embedding import EmbeddingNet
-from speechbrain_kmdanet.lobes.models.enhancement import EnhancementNet
-from speechbrain_kmdanet.nnet.attractors import KMeansAttractors
+from speechbrain_kmdanet.nnet.attractors import (
+    AttractorEstimator,
+    KMeansAttractors,
+)
 
 NUM_BINS = 9
+NUM_FRAMES = torch.tensor([7, 4])
 
 
-class Recorder(torch.nn.Module):
+class Recorder(AttractorEstimator):
     """Clustering that remembers what it was called with."""
 
     def __init__(self):
         super().__init__()
         self.calls = []
 
-    def forward(self, embeddings, weights, num_spks):
-        self.calls.append((embeddings, weights, num_spks))
+    def estimate(self, embeddings, energies, num_spks, *_):
+        self.calls.append((embeddings, energies, num_spks))
         return embeddings[:, :num_spks]
 
 
@@ -37,9 +37,9 @@ class Directions(torch.nn.Module):
         super().__init__()
         self.table = table
 
-    def forward(self, magnitudes, num_frames=None):
+    def forward(self, spectrum, num_frames=None):
         frames = self.table.repeat_interleave(NUM_BINS, 0)
-        return frames.expand(len(magnitudes), -1, -1)
+        return frames.expand(len(spectrum), -1, -1)
 
 
 class Unchanged(torch.nn.Module):
@@ -61,22 +61,29 @@ def make_spectrum(batch=2, frames=7):
 
 def test_training_on_embeddings_does_not_cluster():
     dpcl = DeepClustering(make_net(), Recorder(), num_spks=3)
-    masks, embeddings = dpcl(make_spectrum(), with_embeddings=True)
+    options = {"with_embeddings": True, "with_masks": False}
+    masks, embeddings = dpcl(make_spectrum(), **options)
     assert masks is None and embeddings.shape == (2, 63, 3)
     assert not dpcl.clustering.calls
-    # Without the embeddings, and at inference, the masks are wanted.
+    # Otherwise, and at inference, the masks are wanted.
     assert dpcl(make_spectrum()).shape == (3, 2, NUM_BINS, 7)
     masks, _ = dpcl.eval()(make_spectrum(), None, 2, with_embeddings=True)
     assert masks.shape == (2, 2, NUM_BINS, 7)
     assert [call[2] for call in dpcl.clustering.calls] == [3, 2]
 
 
-def test_end_to_end_training_does_not_cluster_in_pretraining():
+@pytest.mark.parametrize("training", [False, True])
+def test_end_to_end_training_does_not_cluster_in_pretraining(training):
+    enhanced = []
     dpcl = EndToEndDeepClustering(make_net(), Recorder(), Unchanged())
-    for pretraining, training in ((0, 1), (1, 1), (1, 0)):
-        dpcl.train(bool(training)).pretraining = bool(pretraining)
-        masks, _ = dpcl(make_spectrum(), with_embeddings=True)
-        assert (masks is None) == bool(pretraining and training)
+    dpcl.enhancement_net.register_forward_hook(lambda *call: enhanced.append(1))
+    dpcl.train(training)
+    for count, with_masks in enumerate((False, True)):
+        masks, embeddings = dpcl(
+            make_spectrum(), with_embeddings=True, with_masks=with_masks
+        )
+        assert (masks is not None) == with_masks and embeddings is not None
+        assert len(dpcl.clustering.calls) == len(enhanced) == count
 
 
 def test_embeddings_have_unit_norm():
@@ -107,12 +114,12 @@ def test_significant_bins(threshold_db):
     decibels = -torch.arange(50.0).expand(2, NUM_BINS, 50)
     spectrum = levels * 10 ** (decibels / 20) + 0j
     dpcl(spectrum, torch.tensor([50, 10]))
-    weights = dpcl.clustering.calls[0][1].view(2, 50, NUM_BINS)
+    significance = dpcl.clustering.calls[0][1].view(2, 50, NUM_BINS)
     frames = torch.tensor([int(threshold_db), 10]).view(2, 1, 1)
     expected = torch.arange(50).view(1, 50, 1) < frames
     # rounding decides about the bins at the threshold
-    weights[0, int(threshold_db)] = 0.0
-    assert (weights == expected.expand_as(weights)).all()
+    significance[0, int(threshold_db)] = 0.0
+    assert (significance == expected.expand_as(significance)).all()
 
 
 def test_bins_that_are_not_significant_do_not_move_the_centroids():
@@ -174,9 +181,90 @@ def test_the_enhancement_is_given_the_soft_masks():
     net.register_forward_hook(lambda module, inputs, _: seen.append(inputs))
     parts = make_net(), KMeansAttractors(seed=0)
     dpcl = EndToEndDeepClustering(*parts, net).eval()
-    spectrum, frames = make_spectrum(), torch.tensor([7, 4])
-    dpcl(spectrum, frames, num_spks=3)
+    dpcl(make_spectrum(), NUM_FRAMES, num_spks=3)
     ((magnitudes, masks, num_frames),) = seen
-    assert num_frames is frames and masks.shape == (2, 3, 63)
+    assert num_frames is NUM_FRAMES and masks.shape == (2, 3, 63)
     levels = magnitudes[1, :4].square().mean().sqrt()
     assert levels == pytest.approx(1.0) and (magnitudes[1, 4:] == 0).all()
+
+
+def make_enhancement(num_spks=3):
+    """A network, magnitudes and masks of 2 items of 7 frames of 5 bins."""
+    net = EnhancementNet(num_bins=5, hidden_size=8)
+    masks = torch.randn(2, num_spks, 35).softmax(1)
+    return net, torch.rand(2, 7, 5), masks.requires_grad_()
+
+
+@pytest.mark.parametrize("num_spks", [1, 2, 4])
+def test_enhanced_masks_of_any_number_of_talkers(num_spks):
+    net, magnitudes, masks = make_enhancement(num_spks)
+    enhanced = net(magnitudes, masks)
+    assert enhanced.shape == masks.shape and (enhanced >= 0).all()
+    torch.testing.assert_close(enhanced.sum(1), torch.ones(2, 35))
+
+
+def test_the_enhancement_treats_talkers_alike():
+    net, magnitudes, masks = make_enhancement()
+    order = [2, 0, 1]
+    torch.testing.assert_close(
+        net(magnitudes, masks[:, order], NUM_FRAMES),
+        net(magnitudes, masks, NUM_FRAMES)[:, order],
+    )
+
+
+def test_padding_does_not_matter_to_the_enhancement():
+    net, magnitudes, masks = make_enhancement()
+    batch = net(magnitudes, masks, NUM_FRAMES)
+    for item, frames in enumerate(NUM_FRAMES):
+        bins = int(frames) * 5
+        alone = net(
+            magnitudes[item : item + 1, :frames],
+            masks[item : item + 1, :, :bins],
+        )
+        torch.testing.assert_close(batch[item, :, :bins], alone[0])
+
+
+def test_enhanced_masks_belong_to_their_bins():
+    net, magnitudes, masks = make_enhancement()
+    inputs, outputs = [], []
+    net.blstm.register_forward_hook(lambda m, x, y: inputs.append(x[0]))
+    net.output.register_forward_hook(lambda m, x, y: outputs.append(y))
+    enhanced = net(magnitudes, masks)
+    item, frame, frequency = 1, 4, 2
+    bin_, rows = frame * 5 + frequency, slice(item * 3, item * 3 + 3)
+    magnitude = magnitudes[item, frame, frequency]
+    # 0 at the floor of -60 dB, 1 at the level of the mixture
+    features = inputs[0][rows, frame]
+    masked = magnitude * masks[item, :, bin_]
+    for column, value in ((frequency, magnitude), (5 + frequency, masked)):
+        expected = 1 + (20 * value.log10() / 60).clamp_min(-1.0)
+        torch.testing.assert_close(
+            features[:, column], expected.expand(3), rtol=1e-4, atol=1e-5
+        )
+    logits = outputs[0][rows, frame, frequency]
+    expected = (masks[item, :, bin_] * logits.exp()).log().softmax(0)
+    torch.testing.assert_close(enhanced[item, :, bin_], expected)
+
+
+def test_the_gradient_of_the_enhancement():
+    net, magnitudes, masks = make_enhancement()
+    net(magnitudes, masks)[:, 0].sum().backward()
+    for value in (masks, *net.parameters()):
+        assert value.grad.isfinite().all() and (value.grad != 0).any()
+
+
+def test_an_untrained_network_leaves_the_masks_about_as_they_are():
+    net, magnitudes, masks = make_enhancement()
+    binary = (masks == masks.amax(1, keepdim=True)).float()
+    assert (net(magnitudes, binary) - binary).abs().max() < 0.01
+    with torch.no_grad():
+        net.output.weight.zero_()
+        net.output.bias.zero_()
+    torch.testing.assert_close(net(magnitudes, masks), masks)
+
+
+def test_the_enhancement_of_silence():
+    net, magnitudes, masks = make_enhancement()
+    enhanced = net(0.0 * magnitudes, masks)
+    enhanced[:, 0].sum().backward()
+    assert enhanced.isfinite().all() and masks.grad.isfinite().all()

@@ -1,12 +1,9 @@
-"""Tests of the embedding network.
-
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+"""Tests of the embedding network."""
 
 import pytest
 import torch
 
+from speechbrain_kmdanet.lobes.models import embedding as module
 from speechbrain_kmdanet.lobes.models.embedding import (
     LOG_FLOOR,
     EmbeddingNet,
@@ -22,12 +19,17 @@ def make_net(**options):
     return EmbeddingNet(num_layers=2, dropout=0.0, **options)
 
 
-def garble(magnitudes, num_frames=NUM_FRAMES):
+def make_spectrum(batch=3):
+    """Random spectrum."""
+    return torch.randn(batch, 9, 12, dtype=torch.complex64)
+
+
+def garble(spectrum, num_frames=NUM_FRAMES):
     """Writes what must not matter into the padded frames."""
-    magnitudes = magnitudes.clone()
+    spectrum = spectrum.clone()
     for item, frames in enumerate(num_frames):
-        magnitudes[item, frames:] = 50 * torch.rand(9)
-    return magnitudes
+        spectrum[item, :, frames:] = 50 * torch.rand(9, 1)
+    return spectrum
 
 
 def valid_bins():
@@ -47,38 +49,53 @@ def test_the_network_of_the_paper():
         (2 * 512, 512),  # with the skip connection
         (512, 257 * 20),
     ]
+    assert net.embedding_dim == 20
 
 
 def test_bins_are_ordered_by_frame_then_frequency():
     net = make_net().eval()
-    frames = []
+    frames, inputs = [], []
     net.output.register_forward_hook(lambda m, i, output: frames.append(output))
-    embeddings = net(torch.rand(2, 12, 9))
+    net.encoder[0].register_forward_pre_hook(lambda m, x: inputs.append(x[0]))
+    spectrum = make_spectrum(2)
+    embeddings = net(spectrum)
     assert embeddings.shape == (2, 12 * 9, 3)
     expected = frames[0][1, 7].view(9, 3)  # item 1, frame 7
     assert (embeddings[1, 7 * 9 : 8 * 9] == expected).all()
+    # and so is what the first layer is given, up to the level of the item
+    levels = spectrum[1].abs().log().T
+    offset = (inputs[0][1] / 0.5 - 3.5) - levels
+    torch.testing.assert_close(offset, offset[:1, :1].expand(12, 9))
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_levels_and_phases_are_not_seen(factor):
+    net = make_net().eval()
+    spectrum = make_spectrum()
+    other = factor * torch.polar(spectrum.abs(), 6 * torch.rand(3, 9, 12))
+    torch.testing.assert_close(net(other), net(spectrum), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("frames", [1, 7])
 def test_batch_equals_single(frames):
     net = make_net().eval()
-    magnitudes = torch.rand(3, 12, 9)
+    spectrum = make_spectrum()
     num_frames = NUM_FRAMES.clone()
     num_frames[1] = frames
-    batch = net(garble(magnitudes, num_frames), num_frames)
+    batch = net(garble(spectrum, num_frames), num_frames)
     for item in range(3):
         length = int(num_frames[item])
-        alone = net(magnitudes[item : item + 1, :length])
+        alone = net(spectrum[item : item + 1, :, :length])
         torch.testing.assert_close(
             batch[item, : length * 9], alone[0], rtol=0, atol=1e-5
         )
 
 
 def test_lengths_without_padding_change_nothing():
-    magnitudes = torch.rand(3, 12, 9)
+    spectrum = make_spectrum()
     for net in (make_net(), make_net().eval()):
         torch.testing.assert_close(
-            net(magnitudes), net(magnitudes, torch.tensor([12, 12, 12]))
+            net(spectrum), net(spectrum, torch.tensor([12, 12, 12]))
         )
 
 
@@ -102,10 +119,10 @@ def test_batch_normalisation_ignores_padded_frames():
 
 
 def test_padded_frames_do_not_matter_in_training():
-    magnitudes = torch.rand(3, 12, 9)
+    spectrum = make_spectrum()
     net = make_net()
     outputs, gradients = [], []
-    for batch in (magnitudes, garble(magnitudes)):
+    for batch in (spectrum, garble(spectrum)):
         net.zero_grad()
         embeddings = net(batch, NUM_FRAMES)[valid_bins()]
         embeddings.square().sum().backward()
@@ -119,20 +136,28 @@ def test_padded_frames_do_not_matter_in_training():
 
 def test_time_is_modelled_in_both_directions():
     net = make_net().eval()
-    magnitudes = torch.rand(1, 12, 9).requires_grad_()
-    embeddings = net(magnitudes).view(12, -1)
+    inputs = []  # of the first layer: all frames have a part in the level
+    net.encoder[0].register_forward_pre_hook(lambda m, x: inputs.append(x[0]))
+    embeddings = net(make_spectrum(1)).view(12, -1)
     for frame in (0, 11):
         (gradient,) = torch.autograd.grad(
-            embeddings[frame].sum(), magnitudes, retain_graph=True
+            embeddings[frame].sum(), inputs[0], retain_graph=True
         )
         assert (gradient[0].abs().sum(1) > 0).all()
 
 
-def test_silence_and_what_is_below_the_floor_are_alike():
+def test_silence_and_what_is_below_the_floor_are_alike(monkeypatch):
     net = make_net().eval()
-    silence = torch.zeros(1, 12, 9, requires_grad=True)
+    silent = net(torch.zeros(1, 9, 12) + 0j)
+    # The magnitudes as they are: faint ones alone would be taken to the level.
+    monkeypatch.setattr(
+        module, "relative_magnitudes", lambda x, frames: x.transpose(1, 2)
+    )
+    silence = torch.zeros(1, 9, 12, requires_grad=True)
     embeddings = net(silence)
-    assert (embeddings == net(torch.full((1, 12, 9), LOG_FLOOR / 2))).all()
+    assert (embeddings == silent).all()
+    assert (embeddings == net(torch.full((1, 9, 12), LOG_FLOOR / 2))).all()
+    assert (embeddings != net(torch.full((1, 9, 12), LOG_FLOOR * 2))).any()
     embeddings.sum().backward()
     assert (silence.grad == 0).all()
 

@@ -1,8 +1,4 @@
-"""Tests of the evaluation of separated mixtures.
-
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+"""Tests of the evaluation of separated mixtures."""
 
 import csv
 import json
@@ -12,12 +8,12 @@ import pytest
 import torch
 from mir_eval.separation import bss_eval_sources
 
+from speechbrain_kmdanet.nnet.loss.separation import si_sdr
 from speechbrain_kmdanet.utils import evaluation
 from speechbrain_kmdanet.utils.evaluation import (
     SeparationReport,
     evaluate_utterance,
 )
-from speechbrain_kmdanet.utils.metrics import si_sdr
 
 
 def make_utterance(samples=2000, num_spks=2):

@@ -1,8 +1,4 @@
-"""Tests of the separator that users load.
-
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+"""Tests of the separator that users load."""
 
 import os
 from pathlib import Path
@@ -10,26 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hyperpyyaml import load_hyperpyyaml, resolve_references
 from speechbrain.inference.separation import SepformerSeparation
 from speechbrain.utils.fetching import FetchConfig
 
 from speechbrain_kmdanet.inference.separation import AttractorSeparation
-from speechbrain_kmdanet.utils.pretrained import write_pretrained
+from speechbrain_kmdanet.utils.export import write_pretrained
+from speechbrain_kmdanet.utils.yaml_layers import load_settings, save_settings
 
 HPARAMS = Path(__file__).parents[2] / "hparams" / "kmeans_danet.yaml"
 EXPERIMENT = """
-sample_rate: 8000
-num_spks: 2
+layers: [{}]
 unrelated: !ref <sample_rate> // 2
-model: !include:{}
-    sample_rate: !ref <sample_rate>
-    num_spks: !ref <num_spks>
-    trunk:
-        window_ms: 16
-        embedding_dim: 4
-        hidden_size: 8
-        num_layers: 1
+window_ms: 16
+embedding_dim: 4
+hidden_size: 8
+num_layers: 1
 """
 
 
@@ -38,15 +29,13 @@ def write_separator(folder, half=False):
     experiment = folder / "experiment.yaml"
     experiment.write_text(EXPERIMENT.format(os.path.relpath(HPARAMS, folder)))
     resolved = folder / "hyperparams.yaml"
-    with experiment.open() as file:
-        resolved.write_text(resolve_references(file).read())
-    with resolved.open() as file:
-        model = load_hyperpyyaml(file)["model"]
+    save_settings(experiment, None, resolved)
+    hparams = load_settings(experiment)
     generator = torch.Generator().manual_seed(0)
-    for parameter in model["masknet"].parameters():
+    for parameter in hparams["masknet"].parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         parameter.data.add_(0.3 * noise)
-    write_pretrained(folder / "pretrained", str(resolved), model, half)
+    write_pretrained(folder / "pretrained", resolved, hparams, half)
     return folder / "pretrained"
 
 

@@ -1,8 +1,4 @@
-"""Tests of k-means: closed forms, invariants and scikit-learn.
-
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+"""Tests of k-means: closed forms, invariants and scikit-learn."""
 
 import pytest
 import torch
@@ -41,9 +37,12 @@ def test_equals_scikit_learn(num_clusters):
     x, weights = make_points()
     initial = x[:, :num_clusters]
     result = kmeans(
-        x, num_clusters, weights=weights, iterations=50,
+        x,
+        num_clusters,
+        weights=weights,
+        iterations=50,
         initial_centroids=initial,
-    )  # fmt: skip
+    )
     for item in range(len(x)):
         reference = KMeans(
             num_clusters, init=initial[item].numpy(), n_init=1, tol=0
@@ -68,9 +67,13 @@ def test_equals_scikit_learn(num_clusters):
 def test_inertia_by_its_definition(metric, num_clusters):
     x, weights = make_points()
     result = kmeans(
-        x, num_clusters, weights=weights, metric=metric, iterations=3,
+        x,
+        num_clusters,
+        weights=weights,
+        metric=metric,
+        iterations=3,
         generator=seeded(),
-    )  # fmt: skip
+    )
     for item in range(len(x)):
         inertia = 0.0
         for cluster in range(num_clusters):
@@ -93,12 +96,16 @@ def test_inertia_never_grows_with_the_iterations(metric):
     inertia = torch.stack(
         [
             kmeans(
-                x, 4, weights=weights, metric=metric, iterations=iterations,
+                x,
+                4,
+                weights=weights,
+                metric=metric,
+                iterations=iterations,
                 initial_centroids=x[:, :4],
             ).inertia
             for iterations in range(1, 12)
         ]
-    )  # fmt: skip
+    )
     assert (inertia.diff(dim=0) <= 1e-12).all()
     assert (inertia[-1] < inertia[0]).all()
 
@@ -120,24 +127,33 @@ def test_metrics_differ_where_they_should():
 @both_metrics
 @pytest.mark.parametrize("init", ["kmeans++", "random"])
 @pytest.mark.parametrize("num_clusters", [2, 3])
+@pytest.mark.parametrize("num_init, iterations", [(1, 20), (3, 2)])
 def test_batch_equals_single_and_padding_changes_nothing(
-    metric, init, num_clusters
+    metric, init, num_clusters, num_init, iterations
 ):
+    # Restarts that converge find the same: rounding would choose one.
     x, weights = make_points()
-    options = {"metric": metric, "init": init, "num_init": 3}
+    options = {"metric": metric, "init": init}
+    options |= {"num_init": num_init, "iterations": iterations}
     padded = torch.cat([x, 100 * torch.ones_like(x[:, :7])], dim=1)
     padded_weights = torch.nn.functional.pad(weights, (0, 7))
     batch = kmeans(
-        padded, num_clusters, weights=padded_weights, generator=seeded(),
+        padded,
+        num_clusters,
+        weights=padded_weights,
+        generator=seeded(),
         **options,
-    )  # fmt: skip
+    )
     singles = [
         kmeans(
-            x[i : i + 1], num_clusters, weights=weights[i : i + 1],
-            generator=seeded(), **options,
+            x[i : i + 1],
+            num_clusters,
+            weights=weights[i : i + 1],
+            generator=seeded(),
+            **options,
         )
         for i in range(len(x))
-    ]  # fmt: skip
+    ]
     batch = batch._replace(assignments=batch.assignments[:, : x.shape[1]])
     assert_same(batch, type(batch)(*map(torch.cat, zip(*singles))))
 
@@ -180,13 +196,18 @@ def test_weights_are_multiplicities(metric):
     initial = x[:, :3]
     counts = torch.arange(20) % 4
     weighted = kmeans(
-        x, 3, weights=counts.expand(3, -1), metric=metric,
+        x,
+        3,
+        weights=counts.expand(3, -1),
+        metric=metric,
         initial_centroids=initial,
-    )  # fmt: skip
+    )
     repeated = kmeans(
-        x.repeat_interleave(counts, dim=1), 3, metric=metric,
+        x.repeat_interleave(counts, dim=1),
+        3,
+        metric=metric,
         initial_centroids=initial,
-    )  # fmt: skip
+    )
     labels = weighted.assignments.repeat_interleave(counts, dim=1)
     assert_same(weighted._replace(assignments=labels), repeated)
 
@@ -200,11 +221,15 @@ def test_pure_function(metric):
     for options in ({"initial_centroids": initial}, {"num_init": 2}):
         first, second = (
             kmeans(
-                x, 3, weights=weights, metric=metric, generator=seeded(3),
+                x,
+                3,
+                weights=weights,
+                metric=metric,
+                generator=seeded(3),
                 **options,
             )
             for _ in range(2)
-        )  # fmt: skip
+        )
         assert all((a == b).all() for a, b in zip(first, second))
     assert all((a == b).all() for a, b in zip(arguments, before))
 
@@ -216,9 +241,12 @@ def test_an_empty_cluster_keeps_its_centroid(metric, num_clusters):
     initial = x[:, :num_clusters].clone()
     initial[:, -1] = -50.0  # behind and far away from all points
     result = kmeans(
-        x.abs(), num_clusters, weights=weights, metric=metric,
+        x.abs(),
+        num_clusters,
+        weights=weights,
+        metric=metric,
         initial_centroids=initial,
-    )  # fmt: skip
+    )
     assert (result.assignments < num_clusters - 1).all()
     kept = initial[:, -1]
     if metric == "spherical":
@@ -228,11 +256,15 @@ def test_an_empty_cluster_keeps_its_centroid(metric, num_clusters):
 
 @both_metrics
 @pytest.mark.parametrize("num_clusters", [2, 3])
-def test_identical_points_have_no_inertia(metric, num_clusters):
-    x = torch.tensor([3.0, 4.0]).expand(2, 10, 2)
+@pytest.mark.parametrize("point", [(0.0, 4.0), (3.0, 4.0)])
+def test_identical_points_have_no_inertia(metric, num_clusters, point):
+    x = torch.tensor(point).expand(2, 10, 2)
     result = kmeans(x, num_clusters, metric=metric, generator=seeded())
-    assert (result.assignments == 0).all()
-    torch.testing.assert_close(result.centroids[:, 0], x[:, 0])
+    if point[0] == 0:  # Nothing is rounded: equal centroids stay equal.
+        assert (result.assignments == 0).all()
+        torch.testing.assert_close(result.centroids[:, 0], x[:, 0])
+    own = result.assignments.unsqueeze(2).expand(-1, -1, 2)
+    torch.testing.assert_close(result.centroids.gather(1, own), x)
     # rounding of sums of 10 points of squared norm 25
     assert (result.inertia <= 1e-4).all()
 

@@ -1,8 +1,4 @@
-"""Tests of the gradients of k-means, against the fully unrolled graph.
-
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+"""Tests of the gradients of k-means, against the fully unrolled graph."""
 
 import pytest
 import torch
@@ -79,9 +75,13 @@ def test_equals_the_full_unrolling(metric, num_clusters, iterations):
     x, weights, initial = make_problem(num_clusters)
     x.requires_grad_()
     result = kmeans(
-        x, num_clusters, weights=weights, metric=metric,
-        iterations=iterations, initial_centroids=initial,
-    )  # fmt: skip
+        x,
+        num_clusters,
+        weights=weights,
+        metric=metric,
+        iterations=iterations,
+        initial_centroids=initial,
+    )
     expected = [
         naive_kmeans(*item, metric, iterations)
         for item in zip(x, weights, initial)
@@ -104,11 +104,15 @@ def test_the_unrolling_above_has_something_to_do(metric):
     x, weights, initial = make_problem(3)
     runs = [
         kmeans(
-            x, 3, weights=weights, metric=metric, iterations=iterations,
+            x,
+            3,
+            weights=weights,
+            metric=metric,
+            iterations=iterations,
             initial_centroids=initial,
         )
         for iterations in (1, 3, 10)
-    ]  # fmt: skip
+    ]
     for one, other in zip(runs, runs[1:]):
         assert (one.assignments != other.assignments).any()
         assert (one.centroids - other.centroids).abs().max() > 0.01
@@ -121,9 +125,13 @@ def test_gradcheck_of_the_last_update(metric, num_clusters):
 
     def centroids(x, weights):
         return kmeans(
-            x, num_clusters, weights=weights, metric=metric, iterations=2,
+            x,
+            num_clusters,
+            weights=weights,
+            metric=metric,
+            iterations=2,
             initial_centroids=initial,
-        ).centroids  # fmt: skip
+        ).centroids
 
     # Weights away from 0, where a cluster may become empty.
     weights = weights + 0.1
@@ -156,9 +164,13 @@ def test_saved_memory_does_not_depend_on_the_iterations(metric):
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
             kmeans(
-                x, 3, weights=weights, metric=metric, iterations=iterations,
+                x,
+                3,
+                weights=weights,
+                metric=metric,
+                iterations=iterations,
                 initial_centroids=initial,
-            )  # fmt: skip
+            )
         saved[iterations] = sizes
     assert saved[1] and saved[1] == saved[20]
 
@@ -176,9 +188,15 @@ def test_never_waits_for_the_device(metric, num_clusters):
         weights = torch.rand(2, 30, **device)
         for initial in (torch.randn(2, num_clusters, 4, **device), None):
             result = kmeans(
-                x, num_clusters, weights=weights, metric=metric, iterations=3,
-                num_init=2, initial_centroids=initial, negligible=0.1,
-            )  # fmt: skip
+                x,
+                num_clusters,
+                weights=weights,
+                metric=metric,
+                iterations=3,
+                num_init=2,
+                initial_centroids=initial,
+                negligible=0.1,
+            )
             assert result.centroids.shape == (2, num_clusters, 4)
             assert result.assignments.shape == (2, 30)
             assert result.inertia.shape == (2,)
@@ -207,9 +225,13 @@ def test_gradients_are_finite(metric, num_clusters, case):
     weights = 1e3 * weights
     x.requires_grad_()
     result = kmeans(
-        x, num_clusters, weights=weights, metric=metric, **options,
+        x,
+        num_clusters,
+        weights=weights,
+        metric=metric,
+        **options,
         generator=torch.Generator().manual_seed(0),
-    )  # fmt: skip
+    )
     result.centroids.square().sum().backward()
     assert result.centroids.isfinite().all()
     assert result.inertia.isfinite().all()

@@ -1,8 +1,4 @@
-"""Tests of the masks.
-
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+"""Tests of the masks."""
 
 import math
 

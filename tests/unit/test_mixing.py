@@ -1,13 +1,10 @@
-"""Tests of the arithmetic of mixing.
-
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+"""Tests of the arithmetic of mixing."""
 
 import numpy as np
 import pytest
 
-from speechbrain_kmdanet.dataio.mixing import mix_sources, resample
+from speechbrain_kmdanet.dataio.mixing import mix_sources
+from speechbrain_kmdanet.errors import UserError
 
 
 def test_mix_sources_closed_form():
@@ -21,26 +18,15 @@ def test_mix_sources_closed_form():
     assert np.allclose(mixture, [0.81] * 2)
 
 
-@pytest.mark.parametrize("rate", [8000, 11025, 16000, 44100])
-def test_resample_keeps_a_tone(rate):
-    time = np.arange(rate) / rate
-    tone = np.sin(2 * np.pi * 440 * time)
-    expected = np.sin(2 * np.pi * 440 * np.arange(8000) / 8000)
-    resampled = resample(tone, rate, 8000)
-    assert resampled.shape == (8000,)
-    error = np.abs(resampled - expected)[100:-100]  # away from the ends
-    assert error.max() < 0.01
-
-
 def test_mix_sources_refuses_bad_arguments():
     ones = np.ones(3)
-    with pytest.raises(ValueError, match="mode: .*'mid'"):
+    with pytest.raises(UserError, match="mode: .*'mid'"):
         mix_sources([ones], [0], [1], "mid")
-    with pytest.raises(ValueError, match="got 2, 1, 1"):
+    with pytest.raises(UserError, match="got 2, 1, 1"):
         mix_sources([ones, ones], [0], [1])
-    with pytest.raises(ValueError, match=r"levels: .*\[1, 0\.0\]"):
+    with pytest.raises(UserError, match=r"levels: .*\[1, 0\.0\]"):
         mix_sources([ones, ones], [0, 0], [1, 0.0])
-    with pytest.raises(ValueError, match="silence"):
+    with pytest.raises(UserError, match="silence"):
         mix_sources([0 * ones, 0 * ones], [0, 0], [1, 1])
 
 

@@ -8,6 +8,7 @@ import soundfile
 import torch
 
 from speechbrain_kmdanet.dataio.mixture_dataset import MixtureDataset
+from speechbrain_kmdanet.errors import UserError
 
 RATE = 8000
 
@@ -55,9 +56,8 @@ def test_segments_depend_on_seed_epoch_and_id_alone(listed):
         return read_all(dataset, order)
 
     items = segments()
-    assert {n: len(item["mixture"]) for n, item in items.items()} == {
-        "long": 2000, "longer": 2000, "short": 600
-    }  # fmt: skip
+    lengths = {name: len(item["mixture"]) for name, item in items.items()}
+    assert lengths == {"long": 2000, "longer": 2000, "short": 600}
     for name, item in segments(order=(2, 0, 1)).items():
         assert torch.equal(item["mixture"], items[name]["mixture"])
         assert torch.equal(item["sources"], items[name]["sources"])
@@ -85,3 +85,17 @@ def test_fewer_sources_than_others_have(listed, tmp_path):
     assert dataset.num_spks == [2, 3, 2]
     shapes = [dataset[index]["sources"].shape for index in range(3)]
     assert shapes == [(8000, 2), (9000, 3), (600, 2)]
+
+
+def test_unusable_files_are_named(listed, tmp_path):
+    (tmp_path / "s2.wav").write_text("no audio")
+    rows = listed.read_text().replace(
+        str(listed.parent / "longer_s2.wav"), str(tmp_path / "s2.wav")
+    )
+    (tmp_path / "tr.csv").write_text(rows)
+    dataset = MixtureDataset.from_csv(tmp_path / "tr.csv")
+    message = f"{tmp_path}/s2.wav: unreadable: Format not recognised .copy"
+    with pytest.raises(UserError, match=message) as error:
+        dataset[1]
+    # PyTorch makes an error of a loader's worker again from its text alone.
+    assert type(error.value) is UserError

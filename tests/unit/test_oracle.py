@@ -1,15 +1,14 @@
-"""Tests of the oracle masker.
-
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+"""Tests of the oracle masker."""
 
 import pytest
 import torch
 
-from speechbrain_kmdanet.lobes.models.oracle import IDEAL_MASKS, OracleMasker
-from speechbrain_kmdanet.processing.ideal_masks import phase_sensitive_masks
-from speechbrain_kmdanet.processing.separate import decode_sources
+from speechbrain_kmdanet.lobes.models.oracle import OracleMasker
+from speechbrain_kmdanet.processing import separation
+from speechbrain_kmdanet.processing.masks import (
+    IDEAL_MASKS,
+    phase_sensitive_masks,
+)
 from speechbrain_kmdanet.processing.stft import STFTDecoder, STFTEncoder
 
 ENCODER, DECODER = STFTEncoder(64, 16), STFTDecoder(64, 16)
@@ -17,12 +16,13 @@ ENCODER, DECODER = STFTEncoder(64, 16), STFTDecoder(64, 16)
 
 def separate(mask, waveforms):
     """Sources [B, L, K] of the mixtures of some waveforms [B, K, L]."""
-    mixture = waveforms.sum(1)
-    sources = torch.stack([ENCODER(item) for item in waveforms])
-    spectrum = ENCODER(mixture)
-    masker = OracleMasker(mask, num_spks=waveforms.shape[1])
-    masks = masker(spectrum, sources=sources)
-    return decode_sources(masks, spectrum, DECODER, mixture.shape[1])
+    return separation.separate(
+        ENCODER,
+        OracleMasker(mask),
+        DECODER,
+        waveforms.sum(1),
+        sources=waveforms.transpose(1, 2),
+    ).estimates
 
 
 @pytest.mark.parametrize("mask", IDEAL_MASKS)

@@ -1,30 +1,26 @@
-"""Tests of the pictures and the examples.
-
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+"""Tests of the pictures and the examples."""
 
 import matplotlib.image
 import pytest
 import soundfile
 import torch
+from matplotlib.figure import Figure
 from speechbrain.utils.train_logger import FileTrainLogger
 
-from speechbrain_kmdanet.utils import plots
-from speechbrain_kmdanet.utils.examples import write_example
+from speechbrain_kmdanet.utils.plots import plot_training_curves, write_example
 
 
 def test_training_curves(tmp_path, monkeypatch):
     curves = {}
-    save = plots._save
+    save = Figure.savefig
 
-    def look_and_save(figure, path):
+    def look_and_save(figure, *arguments, **options):
         for axis in figure.axes:
             for line in axis.lines:
                 curves[line.get_label()] = line.get_xydata().tolist()
-        save(figure, path)
+        save(figure, *arguments, **options)
 
-    monkeypatch.setattr(plots, "_save", look_and_save)
+    monkeypatch.setattr(Figure, "savefig", look_and_save)
     logger = FileTrainLogger(tmp_path / "log.txt")
     for epoch, loss in ((1, 0.0125), (2, 1.5)):
         logger.log_stats(
@@ -34,7 +30,7 @@ def test_training_curves(tmp_path, monkeypatch):
             verbose=False,
         )
     logger.log_stats({"Epoch loaded": 2}, test_stats={"loss": 9.0})
-    plots.plot_training_curves(tmp_path / "log.txt", tmp_path / "curves.png")
+    plot_training_curves(tmp_path / "log.txt", tmp_path / "curves.png")
     assert curves == {
         "train loss": [[1, 0.0125], [2, 1.5]],
         "valid loss": [[1, -3.25], [2, -3.25]],

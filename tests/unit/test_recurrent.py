@@ -1,8 +1,4 @@
-"""Tests of the recurrent layers.
-
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+"""Tests of the recurrent layers."""
 
 import pytest
 import torch

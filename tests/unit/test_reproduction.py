@@ -1,8 +1,4 @@
-"""Tests of what reproduce.py is made of.
-
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+"""Tests of what reproduce.py is made of."""
 
 import os
 import signal
@@ -12,37 +8,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from recipe_runs import RECIPE
-from ruamel.yaml import YAML
-
-sys.path.insert(0, str(RECIPE))
-
-from reproduction import runs  # noqa: E402
-from reproduction.budget import Budget, make_schedule  # noqa: E402
-from reproduction.formatting import format_figure, format_markdown  # noqa: E402
-from reproduction.methods import (  # noqa: E402
-    BY_NAME,
-    METHODS,
-    TABLE_1,
-    TABLE_2,
+from reproduce import parse_arguments
+from reproduction import runs
+from reproduction.methods import BY_NAME, METHODS, TABLE_1, TABLE_2, system_file
+from reproduction.plan import (
+    Budget,
+    Planner,
+    make_schedule,
+    read_keys,
+    select_overrides,
 )
-from reproduction.options import parse_arguments  # noqa: E402
-from reproduction.plan import Planner  # noqa: E402
-from reproduction.report import hide_paths  # noqa: E402
-from reproduction.scores import (  # noqa: E402
-    read_epoch_minutes,
+from reproduction.runs import read_epoch_minutes
+from reproduction.tables import (
+    TABLES,
     read_scores,
     subtract,
     summarise,
+    write_table,
 )
-from reproduction.systems import (  # noqa: E402
-    read_keys,
-    select_overrides,
-    system_file,
-)
-from reproduction.tables import cells_2, cells_3  # noqa: E402
+from ruamel.yaml import YAML
 
-from speechbrain_kmdanet.utils.evaluation import SeparationReport  # noqa: E402
+from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.utils.evaluation import SeparationReport
 
 KEYS = {
     "segment_seconds": 4.0,
@@ -110,9 +97,9 @@ def test_hours_of_tr_are_those_of_its_segments(tmp_path):
     assert schedule.options["curriculum_epochs"] == round(epochs / 2)
     expected = (short_epoch + one_epoch) / 2 * epochs
     assert schedule.hours == pytest.approx(expected / 3600, rel=0.1)
-    with pytest.raises(ValueError, match="--hours 0.001 is too short"):
+    with pytest.raises(UserError, match="--hours 0.001 is too short"):
         make_schedule(Budget(0.001, None, None), KEYS, [two])
-    with pytest.raises(ValueError, match="give more, or a smaller --epoch_siz"):
+    with pytest.raises(UserError, match="give more, or a smaller --epoch_siz"):
         make_schedule(Budget(0.001, "corpus", 100), KEYS, [two])
 
 
@@ -140,12 +127,13 @@ def test_plus_is_l_10_and_twice_as_long():
 
 
 def test_l_is_that_of_table_2():
-    assert len(cells_2()) == len(TABLE_2)
-    for iterations, (method, *_) in zip(TABLE_2, cells_2()):
+    cells = TABLES["table2"].cells([("2", 2)])
+    assert len(cells) == len(TABLE_2)
+    for iterations, (method, *_) in zip(TABLE_2, cells):
         keys = {**read_keys(method.system), **method.options}
         assert keys["train_iterations"] == iterations
         assert keys["infer_iterations"] == 20
-    assert BY_NAME["kmeans_danet_spherical"] in [cell[0] for cell in cells_2()]
+    assert BY_NAME["kmeans_danet_spherical"] in [cell[0] for cell in cells]
 
 
 @pytest.mark.parametrize(
@@ -162,18 +150,23 @@ def test_l_is_that_of_table_2():
 )
 def test_methods_are_tested_on_what_they_can_separate(name, train_on, expected):
     columns = [(train_on, 2), (train_on, 3)]
-    assert [cell.test_on for cell in cells_3([name], columns)] == expected
-    columns = [(train_on, 2)]  # no data of 3
-    expected = [x for x in expected if x == 2]
-    assert [cell.test_on for cell in cells_3([name], columns)] == expected
+    cells = TABLES["table3"].cells(columns, [name])
+    assert [cell.test_on for cell in cells] == expected
+    # There are no data of 3.
+    cells = TABLES["table3"].cells(columns[:1], [name])
+    assert [cell.test_on for cell in cells] == [x for x in expected if x == 2]
 
 
 def test_overrides_go_to_the_systems_that_have_them():
     overrides = {
-        "hidden_size": "8", "infer_iterations": "5", "loss": "si_sdr",
-        "batch_size": "2", "threshold_db": "30", "noprogressbar": None,
+        "hidden_size": "8",
+        "infer_iterations": "5",
+        "loss": "si_sdr",
+        "batch_size": "2",
+        "threshold_db": "30",
+        "noprogressbar": None,
         "embedding_dim": "6",
-    }  # fmt: skip
+    }
     common = {"batch_size", "noprogressbar"}
     trunk = {"hidden_size", "embedding_dim"}
     for system, expected in {
@@ -192,7 +185,7 @@ def test_overrides_go_to_the_systems_that_have_them():
 
 
 def test_settings_of_the_table_are_not_overridden(tmp_path):
-    with pytest.raises(ValueError, match="--seed is set by the table"):
+    with pytest.raises(UserError, match="--seed is set by the table"):
         Planner(
             tmp_path, tmp_path, Budget(1.0, None, None), (1,), {"seed": "2"}
         )
@@ -290,35 +283,6 @@ def test_time_of_an_epoch(tmp_path):
     assert read_epoch_minutes(log) is None
 
 
-def test_figures_as_text():
-    assert format_figure({"mean": 5.916, "ci95": 0.27}) == "5.92 ± 0.27"
-    assert format_figure({"mean": 0.3, "ci95": 0.1}, True) == "+0.30 ± 0.10"
-    assert format_figure({"mean": -0.3, "ci95": 0.1}, True) == "−0.30 ± 0.10"
-    assert format_figure({"mean": None, "ci95": None}) == "–"
-    lines = [["a", "1"], ["bbb", "22"]]
-    assert format_markdown(["x", "figure"], lines).splitlines() == [
-        "| x   | figure |",
-        "| --- | ------ |",
-        "| a   | 1      |",
-        "| bbb | 22     |",
-    ]
-
-
-def test_no_path_is_in_the_command(tmp_path):
-    command = [
-        "python", "reproduce.py", "table3", "--data_folder", str(tmp_path),
-        f"--dynamic_mixing={tmp_path}", "--hours", "5", "--runs", "here",
-        "--results", str(tmp_path), "--train_on", "2", "--", "--opt_class",
-        "{fused: True}", "--weights", str(tmp_path / "x"),
-    ]  # fmt: skip
-    text = hide_paths(command)
-    assert text.replace(" \\\n   ", "") == (
-        "python reproduce.py table3 --data_folder ROOT --dynamic_mixing CORPUS "
-        "--hours 5 --train_on 2 -- --opt_class '{fused: True}' --weights PATH"
-    )
-    assert max(map(len, text.splitlines())) <= 80
-
-
 def test_command_line():
     options = parse_arguments(
         "table2 --data_folder /data/mix --hours 2.5 -- --lr 0.1 --flag "
@@ -379,5 +343,20 @@ def test_several_folders_are_a_list_for_train(tmp_path):
     assert training.hours == pytest.approx(350 * 6 / 3600)
     assert training.evaluations == 350 * 4 + 4
     # Of both numbers of speakers, and tested at once
-    cells = cells_3(["danet"], [("2+3", 2), ("2+3", 3)])
+    cells = TABLES["table3"].cells([("2+3", 2), ("2+3", 3)], ["danet"])
     assert len(planner.runs(cells)) == 1
+
+
+def test_tables_have_the_figures_that_there_are(tmp_path):
+    planner = Planner(tmp_path, tmp_path, Budget(None, None, None))
+    columns = [("2", 2), ("2+3", 3)]
+    text = write_table("table3", "mix.v1", columns, planner, tmp_path)
+    assert (tmp_path / "table3_mix.v1.md").read_text("utf-8") == text
+    assert "| DPCL++                          | 10.8         | –" in text
+    assert "None of its runs is done yet." in text
+    # Neither methods nor differences without a figure
+    assert "uPIT" not in text and "Differences" not in text
+    rows = (tmp_path / "table3_mix.v1.csv").read_text("utf-8").splitlines()
+    assert "table3,dpcl_plus,2,2,10.8,,,0,," in rows
+    figures = [x.paper[y] for x in METHODS for y in columns if y in x.paper]
+    assert len(rows) == 1 + len(figures)

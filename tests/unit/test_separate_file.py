@@ -1,8 +1,4 @@
-"""Tests of separating recordings of any format.
-
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+"""Tests of separating recordings of any format."""
 
 import logging
 from pathlib import Path

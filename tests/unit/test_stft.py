@@ -1,13 +1,9 @@
-"""Tests of the encoder and the decoder.
-
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+"""Tests of the encoder and the decoder."""
 
 import pytest
 import torch
 
-from speechbrain_kmdanet.processing.separate import decode_sources
+from speechbrain_kmdanet.processing.separation import decode_sources
 from speechbrain_kmdanet.processing.stft import STFTDecoder, STFTEncoder
 
 SETTINGS = [(512, 128), (256, 128), (400, 160)]

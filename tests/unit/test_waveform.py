@@ -1,8 +1,4 @@
-"""Tests of SpeechBrain's waveform-domain separators behind our interface.
-
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+"""Tests of SpeechBrain's waveform-domain separators behind our interface."""
 
 import pytest
 import torch
@@ -19,8 +15,8 @@ from speechbrain_kmdanet.lobes.models.waveform import (
     WaveformEncoder,
     WaveformMasker,
 )
-from speechbrain_kmdanet.nnet.losses import si_sdr_loss
-from speechbrain_kmdanet.processing.separate import decode_sources
+from speechbrain_kmdanet.nnet.loss.separation import si_sdr_loss
+from speechbrain_kmdanet.processing import separation
 
 FILTERS = 8
 
@@ -59,12 +55,9 @@ def separator(network):
     masker = network()
 
     def separate(mixture, num_samples=None):
-        num_frames = None
-        if num_samples is not None:
-            num_frames = encoder.num_frames(num_samples)
-        features = encoder(mixture)
-        masks = masker(features, num_frames)
-        return decode_sources(masks, features, decoder, mixture.shape[1])
+        return separation.separate(
+            encoder, masker, decoder, mixture, num_samples=num_samples
+        ).estimates
 
     separate.modules = torch.nn.ModuleList([encoder, masker, decoder])
     return separate
@@ -213,7 +206,9 @@ def test_full_precision_at_both_ends_under_autocast(network):
 @both_networks
 def test_another_number_of_talkers(network):
     masker = network(num_spks=3)
-    with pytest.raises(ValueError, match="num_spks must be 3.*got 2"):
+    with pytest.raises(
+        ValueError, match="num_spks=3 talkers only, got num_spks=2"
+    ):
         masker(torch.rand(1, FILTERS, 30), num_spks=2)
 
 

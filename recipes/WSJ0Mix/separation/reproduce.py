@@ -1,40 +1,200 @@
 #!/usr/bin/env python3
 """Redoes the tables and the figure of the paper on your data.
 
-    python reproduce.py table1 --data_folder ROOT --hours 5
-
-Authors
- * The speechbrain_kmdanet developers 2026
+python reproduce.py table1 --data_folder ROOT --hours 5
 """
 
+import argparse
 import signal
 import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-from reproduction.budget import Budget
-from reproduction.costs import describe_costs
 from reproduction.figure import draw_figure_1
-from reproduction.methods import ANY, BY_NAME
-from reproduction.options import TABLES, parse_arguments
-from reproduction.plan import Planner
-from reproduction.report import hide_paths, write_table
-from reproduction.tables import (
-    REFERENCE,
-    cells_1,
-    cells_2,
-    cells_3,
-    make_table_1,
-    make_table_2,
-    make_table_3,
-)
-from user_errors import user_message
+from reproduction.methods import ANY, BY_NAME, RECIPE, TRAIN_ON
+from reproduction.plan import Budget, Planner
+from reproduction.runs import Run, describe_costs
+from reproduction.tables import REFERENCE, TABLES, write_table
+
+from speechbrain_kmdanet.errors import UserError, run_command
+from speechbrain_kmdanet.utils.report import hide_paths
+
+FIGURE = "figure1"
+DESCRIPTION = """\
+Redoes the tables and the figure of the paper on data in the layout of wsj0-mix:
+trains with train.py what is missing, evaluates it, and writes the paper's
+figures beside ours (Markdown and CSV).
+
+  table1   the same DANet with Euclidean and spherical k-means at inference
+  table2   spherical k-means DANet with L = 1, 3, 5, 10 and 20 iterations in
+           training: SI-SDRi, and minutes of an epoch
+  table3   all systems, trained on 2, on 3, and on 2 and 3 speakers, tested on
+           2 and on 3
+  figure1  the embeddings of a mixture with the attractors of the ground truth
+           and those of both kinds of k-means
+  all      one after the other
+
+First it says which runs that takes and what they cost. A run is made once: what
+is done with the same settings is not repeated, not for another table either.
+The same command goes on after an interruption, and --systems and --train_on do
+table3 piece by piece."""
+
+EPILOG = """\
+Settings for train.py in all runs follow a --:
+
+  python reproduce.py table3 --data_folder ROOT --hours 5 \\
+      --dynamic_mixing CORPUS --systems danet oracle_ratio --train_on 2 \\
+      -- --hidden_size 256 --batch_size 8
+
+They go to the systems that have them; a loss or network of a system's own stays
+as it is. Folders of runs with other settings are left alone: give --runs.
+
+systems:
+"""
 
 
-def find_runs(table, options, planner):
-    """Runs that a table or the figure needs.
+def _positive(kind: Callable) -> Callable:
+    """Type of an option: a positive number."""
+
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise ValueError
+        return value
+
+    parse.__name__ = f"positive {kind.__name__}"
+    return parse
+
+
+OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "table": (
+        "see above",
+        {"choices": [*TABLES, FIGURE, "all"], "metavar": "TABLE"},
+    ),
+    "--data_folder": (
+        "holds 2speakers/ and, for 3 speakers, 3speakers/",
+        {"type": Path, "metavar": "ROOT", "required": True},
+    ),
+    "--hours": (
+        "hours of mixtures that each training sees (default: the numbers of "
+        "epochs in the YAML files, which are the paper's)",
+        {"type": _positive(float), "metavar": "H"},
+    ),
+    "--dynamic_mixing": (
+        "train on new mixtures in every epoch, of this folder with one folder "
+        "of recordings per speaker, instead of tr",
+        {"type": Path, "metavar": "CORPUS"},
+    ),
+    "--epoch_size": (
+        "mixtures in an epoch of dynamic mixing (default: a 14th of the "
+        "hours, at most 20000)",
+        {"type": _positive(int), "metavar": "N"},
+    ),
+    "--seeds": (
+        "each training is made with each of these (default: 1234)",
+        {"type": int, "metavar": "SEED", "nargs": "+", "default": [1234]},
+    ),
+    "--systems": (
+        "run these of table3 (default: all), or draw this one in figure1 "
+        f"(default: {REFERENCE}); listed below",
+        {"choices": BY_NAME, "metavar": "SYSTEM", "nargs": "+"},
+    ),
+    "--train_on": (
+        "train the systems of table3 on these numbers of speakers (default: "
+        "all that ROOT has)",
+        {"choices": TRAIN_ON, "nargs": "+"},
+    ),
+    "--separator": (
+        "figure1: the separator, instead of training one",
+        {"type": Path, "metavar": "FOLDER"},
+    ),
+    "--mixture": ("figure1: a mixture of tt", {"metavar": "NAME"}),
+    "--name": (
+        "name of the data in the tables and of their files (default: the last "
+        "part of ROOT)",
+        {},
+    ),
+    "--runs": (
+        "where the runs go (default: results/reproduce/NAME_HOURS beside "
+        "reproduce.py)",
+        {"type": Path, "metavar": "FOLDER"},
+    ),
+    "--results": (
+        "where the tables go (default: results/ of the repository)",
+        {
+            "type": Path,
+            "metavar": "FOLDER",
+            "default": RECIPE.parents[2] / "results",
+        },
+    ),
+    "--dry_run": ("say what it costs, and stop", {"action": "store_true"}),
+}
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parses the command line.
 
     Arguments
     ---------
-    table : str
+    arguments : sequence of str
+        The command line without the name of the program.
+
+    Returns
+    -------
+    argparse.Namespace
+        The options; overrides is what follows "--", values by name.
+    """
+    systems = [f"  {x.name:28}{x.label}" for x in BY_NAME.values()]
+    parser = argparse.ArgumentParser(
+        prog="reproduce.py",
+        description=DESCRIPTION,
+        epilog=EPILOG + "\n".join(systems),
+        usage="%(prog)s TABLE --data_folder ROOT [options] [-- --KEY VALUE ...]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    for name, (text, rest) in OPTIONS.items():
+        parser.add_argument(name, help=text, **rest)
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    options = parser.parse_args(arguments[:split])
+    if options.epoch_size and not options.dynamic_mixing:
+        parser.error("--epoch_size goes with --dynamic_mixing")
+    options.overrides = _parse_overrides(parser, arguments[split + 1 :])
+    options.name = options.name or options.data_folder.absolute().name
+    if options.runs is None:
+        hours = f"{options.hours:g}h" if options.hours else "full"
+        folder = RECIPE / "results" / "reproduce"
+        options.runs = folder / f"{options.name}_{hours}"
+    return options
+
+
+def _parse_overrides(
+    parser: argparse.ArgumentParser, words: Sequence[str]
+) -> dict[str, str | None]:
+    """Values by name of what follows "--"; None for those without a value."""
+    overrides: dict[str, str | None] = {}
+    name = None
+    for word in words:
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            overrides[name] = value if equals else None
+        elif name is None or overrides[name] is not None:
+            parser.error(f"expected --KEY VALUE behind --, got {word!r}")
+        else:
+            overrides[name] = word
+    return overrides
+
+
+def plan_table(
+    name: str, options: argparse.Namespace, planner: Planner
+) -> tuple[list[Run], Callable[[], str]]:
+    """Plans a table.
+
+    Arguments
+    ---------
+    name : str
         Which one.
     options : argparse.Namespace
         The command line.
@@ -43,82 +203,49 @@ def find_runs(table, options, planner):
 
     Returns
     -------
-    list of Run
-        The runs in their order.
+    runs : list of Run
+        The runs that it needs, in their order.
+    write : callable
+        Writes it, with the figures that there are, and returns the Markdown.
     """
-    if table == "figure1":
-        if options.separator:
-            return []
+    table, data = TABLES[name], options.name
+    columns = table.columns or planner.choose_columns(options.train_on)
+    # --systems picks from Table 3, which has all of them.
+    names = (name == "table3" and options.systems) or ()
+    runs = planner.runs(table.cells(columns, names))
+    write = partial(write_table, name, data, columns, planner, options.results)
+    return runs, write
+
+
+def plan_figure(
+    options: argparse.Namespace, planner: Planner, command: str
+) -> tuple[list[Run], Callable[[], str]]:
+    """Plans the figure, see :func:`plan_table`; the command is its source."""
+    runs, separator = [], options.separator
+    title = f"The separator {separator.name}" if separator else ""
+    if not separator:
         method = BY_NAME[(options.systems or [REFERENCE])[0]]
         if method.numbers != ANY:
-            raise ValueError(
-                f"figure1 draws the embeddings of a system that clusters them, "
-                f"got --systems {method.name}"
+            raise UserError(
+                f"{FIGURE} draws the embeddings of a system that clusters "
+                f"them, got --systems {method.name}"
             )
-        return [planner.training(method, "2", options.seeds[0])]
-    if table == "table3":
-        systems = options.systems or BY_NAME
-        columns = planner.choose_numbers(options.train_on)
-        return planner.runs(cells_3(systems, columns))
-    return planner.runs({"table1": cells_1, "table2": cells_2}[table]())
-
-
-def write(table, options, planner):
-    """Writes a table, with the figures that there are.
-
-    Arguments
-    ---------
-    table : str
-        Which one.
-    options : argparse.Namespace
-        The command line.
-    planner : Planner
-        Knows where the results are.
-
-    Returns
-    -------
-    str
-        Markdown.
-    """
-    stem = options.results / f"{table}_{options.name}"
-    if table == "table3":
-        columns = planner.choose_numbers(options.train_on)
-        made = make_table_3(planner, options.name, columns)
-    else:
-        make = {"table1": make_table_1, "table2": make_table_2}[table]
-        made = make(planner, options.name)
-    return write_table(made, planner, stem)
-
-
-def draw(options, runs, command):
-    """Draws Figure 1.
-
-    Arguments
-    ---------
-    options : argparse.Namespace
-        The command line.
-    runs : list of Run
-        The training of the separator, unless it is given.
-    command : str
-        The command line.
-
-    Returns
-    -------
-    str
-        Markdown.
-    """
-    separator = options.separator or runs[0].folder / "pretrained"
-    return draw_figure_1(
+        runs = [planner.training(method, "2", options.seeds[0])]
+        title, separator = runs[0].title, runs[0].folder / "pretrained"
+    draw = partial(
+        draw_figure_1,
         separator,
-        runs[0].title if runs else f"The separator {separator.name}",
+        title,
         options.data_folder / "2speakers",
         options.mixture,
-        options.results / f"figure1_{options.name}",
+        options.name,
+        options.results,
         command,
     )
+    return runs, draw
 
 
-def run(arguments):
+def run(arguments: list[str]) -> None:
     """Makes the runs, and writes the tables.
 
     Arguments
@@ -128,7 +255,7 @@ def run(arguments):
 
     Raises
     ------
-    ValueError
+    UserError
         If an option or the data cannot be used, or train.py fails.
     """
     options = parse_arguments(arguments)
@@ -139,57 +266,44 @@ def run(arguments):
         options.epoch_size,
     )
     planner = Planner(
-        options.data_folder, options.runs, budget, options.seeds,
+        options.data_folder,
+        options.runs,
+        budget,
+        options.seeds,
         options.overrides,
-    )  # fmt: skip
+    )
     command = hide_paths(["python", "reproduce.py", *arguments])
-    tables = TABLES if options.table == "all" else [options.table]
-    wanted = {table: find_runs(table, options, planner) for table in tables}
-    every = {run.folder: run for runs in wanted.values() for run in runs}
+    names = [*TABLES, FIGURE] if options.table == "all" else [options.table]
+    wanted = {
+        name: plan_table(name, options, planner)
+        if name in TABLES
+        else plan_figure(options, planner, command)
+        for name in names
+    }
+    every = {run.folder: run for runs, _ in wanted.values() for run in runs}
     if every:
         costs = describe_costs(list(every.values()), options.runs)
         print(costs, flush=True)
     if options.dry_run:
         return
-    for table, runs in wanted.items():
+    for name, (runs, write) in wanted.items():
         todo = [run for run in runs if not run.is_done()]
         for number, it in enumerate(todo, 1):
-            print(f"\n{table}, run {number} of {len(todo)}: {it.title}")
-            sys.stdout.flush()
+            title = f"{name}, run {number} of {len(todo)}: {it.title}"
+            print(f"\n{title}", flush=True)
             it.execute(command)
-            if table != "figure1":
+            if number < len(todo):
                 # What there is can be read while the others are made.
-                write(table, options, planner)
-        if table == "figure1":
-            text = draw(options, runs, command)
-        else:
-            text = write(table, options, planner)
-        print(f"\n{text}\nwritten to {options.results}", flush=True)
+                write()
+        print(f"\n{write()}\nwritten to {options.results}", flush=True)
 
 
-def main(arguments):
-    """Runs the command line, see `run`.
-
-    Returns
-    -------
-    int
-        0 if all is well, 2 for an error of the user, 130 when interrupted.
-    """
-    try:
-        run(arguments)
-    except KeyboardInterrupt:
-        print("reproduce.py: the same command goes on from here")
-        return 130
-    except Exception as error:
-        message = user_message(error)
-        if message is None:
-            raise
-        print(f"reproduce.py: error: {message}", file=sys.stderr)
-        return 2
-    return 0
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line, see :func:`run_command` for the exit status."""
+    return run_command("reproduce.py", run, arguments)
 
 
 if __name__ == "__main__":
     # As when it is interrupted: train.py is not left behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

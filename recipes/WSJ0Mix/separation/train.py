@@ -12,35 +12,48 @@ continues when it is started again. On several devices:
 At the end the best checkpoint is evaluated on the test set and written as a
 separator that from_hparams loads; --test_only does that alone. A system without
 parameters (an oracle) is evaluated at once.
-
-Authors
- * The speechbrain_kmdanet developers 2026
 """
 
 import os
 import sys
 import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import speechbrain as sb
 import torch
-from initial_state import is_finished, load_weights, must_fit
-from make_datasets import make_loaders
-from prepare_data import name_mixtures
-from resumable import ResumableBrain
-from settings import load_settings, save_settings
+from prepare_data import name_mixtures, prepare_wsj0mix
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.dataio.dataloader import SaveableDataLoader
 from speechbrain.utils.distributed import if_main_process, run_on_main
 from speechbrain.utils.logger import get_logger
-from user_errors import user_message
+from torch import nn
 
-from speechbrain_kmdanet.nnet.objectives import OBJECTIVES, Separation
-from speechbrain_kmdanet.utils.distributed import gather
+from speechbrain_kmdanet.dataio.batch_sampler import MixtureBatchSampler
+from speechbrain_kmdanet.dataio.mixture_dataset import (
+    DynamicMixing,
+    MixtureDataset,
+    index_corpus,
+    read_index,
+)
+from speechbrain_kmdanet.errors import UserError, run_command
+from speechbrain_kmdanet.nnet.objectives import OBJECTIVES
+from speechbrain_kmdanet.processing.separation import Separation, separate
 from speechbrain_kmdanet.utils.evaluation import (
     SeparationReport,
     evaluate_utterance,
+    gather,
 )
-from speechbrain_kmdanet.utils.examples import write_example
-from speechbrain_kmdanet.utils.plots import plot_training_curves
-from speechbrain_kmdanet.utils.pretrained import write_pretrained
+from speechbrain_kmdanet.utils.export import (
+    is_finished,
+    load_weights,
+    must_fit,
+    write_pretrained,
+)
+from speechbrain_kmdanet.utils.plots import plot_training_curves, write_example
+from speechbrain_kmdanet.utils.resumable import ResumableBrain
+from speechbrain_kmdanet.utils.yaml_layers import load_settings, save_settings
 
 logger = get_logger(__name__)
 
@@ -48,47 +61,37 @@ logger = get_logger(__name__)
 class Separator(ResumableBrain):
     """Training and evaluation of a masker between an encoder and a decoder."""
 
-    def compute_forward(self, batch, stage):
-        """Separation of a batch, see its objectives."""
+    def compute_forward(self, batch: Any, stage: sb.Stage) -> Separation:
+        """Separation of a batch, with what its objective needs."""
         batch = batch.to(self.device)
-        mixture, lengths = batch.mixture
-        sources = batch.sources.data
-        num_samples = (lengths * mixture.shape[1]).round().long()
-        # Lengths are None without padding: recurrent layers run faster.
-        num_frames = None
-        if (num_samples < mixture.shape[1]).any():
-            num_frames = self.hparams.model["encoder"].num_frames(num_samples)
-        separation = Separation(
-            self.modules.encoder(mixture),
-            sources,
-            num_samples,
-            num_frames,
-            self.hparams.model["masknet"].ordered,
-            encode=self.modules.encoder,
-            decode=self.modules.decoder,
+        needs = self.objective.needs
+        return separate(
+            self.modules.encoder,
+            self.modules.masknet,
+            self.modules.decoder,
+            batch.mixture.data,
+            num_samples=count_samples(batch),
+            sources=batch.sources.data,
+            outputs=needs if stage == sb.Stage.TRAIN else needs | {"masks"},
         )
-        separation.masks, separation.embeddings = self.modules.masknet(
-            separation.spectrum,
-            num_frames,
-            sources.shape[2],
-            separation.source_spectra if separation.ordered else None,
-            with_embeddings=True,
-        )
-        return separation
 
-    def compute_objectives(self, separation, batch, stage):
+    def compute_objectives(
+        self, separation: Separation, batch: Any, stage: sb.Stage
+    ) -> torch.Tensor:
         """Loss of a batch; the scores are collected on the way."""
-        loss = OBJECTIVES[self.loss](separation)
+        loss = self.objective(separation)
         if stage != sb.Stage.TRAIN:
             self._score(batch, separation, stage)
         return loss.mean()
 
-    def _score(self, batch, separation, stage):
+    def _score(
+        self, batch: Any, separation: Separation, stage: sb.Stage
+    ) -> None:
         """Adds the scores of a batch to the report of the stage."""
         test = stage == sb.Stage.TEST
         examples = self.hparams.num_examples if if_main_process() else 0
-        for index, name in enumerate(batch.id):
-            length = int(separation.num_samples[index])
+        lengths = count_samples(batch).tolist()
+        for index, (name, length) in enumerate(zip(batch.id, lengths)):
             mixture = batch.mixture.data[index, :length].cpu()
             sources = batch.sources.data[index, :length].cpu()
             scores, ordered = evaluate_utterance(
@@ -100,33 +103,32 @@ class Separator(ResumableBrain):
             if test and len(self.report.rows) < examples:
                 write_example(
                     os.path.join(self.hparams.test_folder, "examples", name),
-                    mixture, sources, ordered, self.hparams.sample_rate,
+                    mixture,
+                    sources,
+                    ordered,
+                    self.hparams.sample_rate,
                     f"{name}: SI-SDRi {scores['si_sdri']:.1f} dB",
-                )  # fmt: skip
+                )
             self.report.add(name, scores)
 
-    def on_stage_start(self, stage, epoch=None):
+    def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Chooses loss and mixtures of the epoch, or begins a report."""
         # The test has no epoch.
         pretraining = 0 < (epoch or 0) <= self.hparams.pretraining_epochs
-        self.loss = (
-            self.hparams.pretraining_loss if pretraining else self.hparams.loss
-        )
-        # A masker that is pretrained on embeddings spares itself the masks.
-        self.hparams.model["masknet"].pretraining = pretraining
-        if stage == sb.Stage.TRAIN:
-            short = epoch <= self.hparams.curriculum_epochs
-            self.train_data.segment_seconds = (
-                self.hparams.curriculum_seconds
-                if short
-                else self.hparams.segment_seconds
-            )
-            self.train_data.epoch = epoch
-            self.began = time.monotonic()
-        else:
+        loss = "pretraining_loss" if pretraining else "loss"
+        self.objective = OBJECTIVES[getattr(self.hparams, loss)]
+        if stage != sb.Stage.TRAIN:
             self.report = SeparationReport()
+            return
+        short = epoch <= self.hparams.curriculum_epochs
+        seconds = "curriculum_seconds" if short else "segment_seconds"
+        self.train_data.segment_seconds = getattr(self.hparams, seconds)
+        self.train_data.epoch = epoch
+        self.began = time.monotonic()
 
-    def on_stage_end(self, stage, stage_loss, epoch=None):
+    def on_stage_end(
+        self, stage: sb.Stage, stage_loss: float, epoch: int | None = None
+    ) -> None:
         """Logs, changes the learning rate and saves, or writes the results."""
         losses = gather(stage_loss)
         stage_loss = sum(losses) / len(losses)
@@ -135,26 +137,23 @@ class Separator(ResumableBrain):
             self.train_stats = {"loss": stage_loss, "seconds": seconds}
             return
         self.report.gather()
-        if stage == sb.Stage.VALID:
-            si_sdri = self.report.summary()["si_sdri"]["mean"]
-            lr, _ = self.hparams.lr_scheduler(self.optimizer)
-            self.hparams.train_logger.log_stats(
-                {"epoch": epoch, "lr": lr},
-                train_stats=self.train_stats,
-                valid_stats={"loss": stage_loss, "si_sdri": si_sdri},
-            )
-            self.checkpointer.save_and_keep_only(
-                meta={"si_sdri": si_sdri, "epoch": epoch},
-                max_keys=["si_sdri"],
-            )
-            curves = os.path.join(self.hparams.output_folder, "training.png")
-            run_on_main(
-                plot_training_curves, args=[self.hparams.train_log, curves]
-            )
-        else:
+        if stage == sb.Stage.TEST:
             run_on_main(self._write_results)
+            return
+        si_sdri = self.report.summary()["si_sdri"]["mean"]
+        lr, _ = self.hparams.lr_scheduler(self.optimizer)
+        self.hparams.train_logger.log_stats(
+            {"epoch": epoch, "lr": lr},
+            train_stats=self.train_stats,
+            valid_stats={"loss": stage_loss, "si_sdri": si_sdri},
+        )
+        self.checkpointer.save_and_keep_only(
+            meta={"si_sdri": si_sdri, "epoch": epoch}, max_keys=["si_sdri"]
+        )
+        curves = os.path.join(self.hparams.output_folder, "training.png")
+        run_on_main(plot_training_curves, [self.hparams.train_log, curves])
 
-    def _write_results(self):
+    def _write_results(self) -> None:
         """Writes the results of the test and shows their means."""
         keys = "data_folder", "infer_metric", "mask"
         about = {key: getattr(self.hparams, key, None) for key in keys}
@@ -166,7 +165,9 @@ class Separator(ResumableBrain):
             logger.info(f"Silent references, which were skipped: {silent}")
         logger.info(f"Results and examples are in {folder}")
 
-    def on_evaluate_start(self, max_key=None, min_key=None):
+    def on_evaluate_start(
+        self, max_key: str | None = None, min_key: str | None = None
+    ) -> None:
         """Takes the best checkpoint, unless other weights are to be tested."""
         if not has_parameters(self.modules):
             self.tested = f"{self.hparams.system}, without weights"
@@ -178,13 +179,13 @@ class Separator(ResumableBrain):
             max_key=max_key, ckpt_predicate=is_finished
         )
         if best is None:
-            raise ValueError(
+            raise UserError(
                 f"no epoch was finished in {self.hparams.save_folder}, there "
                 "is nothing to test: train first, or give --initial_weights"
             )
         self.tested = f"epoch {best.meta['epoch']}"
 
-    def _wrap_distributed(self):
+    def _wrap_distributed(self) -> None:
         """Wraps the modules as SpeechBrain does, on the CPU too.
 
         The batch normalisation that SpeechBrain synchronises runs on GPUs
@@ -192,15 +193,22 @@ class Separator(ResumableBrain):
         first are kept.
         """
         if not self.distributed_launch or self.device_type != "cpu":
-            return super()._wrap_distributed()
+            super()._wrap_distributed()
+            return
         for name, module in self.modules.items():
             if any(p.requires_grad for p in module.parameters()):
-                self.modules[name] = torch.nn.parallel.DistributedDataParallel(
+                self.modules[name] = nn.parallel.DistributedDataParallel(
                     module, find_unused_parameters=self.find_unused_parameters
                 )
 
 
-def has_parameters(modules):
+def count_samples(batch: Any) -> torch.Tensor:
+    """Length of each mixture of a batch without padding [B]."""
+    mixture, lengths = batch.mixture
+    return (lengths * mixture.shape[1]).round().long()
+
+
+def has_parameters(modules: Mapping[str, nn.Module]) -> bool:
     """Whether there is something to train in modules by name."""
     return any(
         parameter.requires_grad
@@ -209,44 +217,179 @@ def has_parameters(modules):
     )
 
 
-def run(arguments):
+def check_losses(hparams: Mapping[str, Any]) -> None:
+    """Refuses losses that are unknown, or need what the system does not make.
+
+    Arguments
+    ---------
+    hparams : dict
+        Hyperparameters.
+    """
+    made = hparams["masknet"].outputs
+    if hparams["encoder"].has_magnitudes:
+        made = made | {"magnitudes"}
+    keys = ["loss"] + ["pretraining_loss"] * bool(hparams["pretraining_epochs"])
+    for key, loss in [(key, hparams[key]) for key in keys]:
+        if loss not in OBJECTIVES:
+            raise UserError(
+                f"{key} must be one of {tuple(OBJECTIVES)}, got {loss!r}"
+            )
+        missing = OBJECTIVES[loss].needs - made
+        if missing:
+            fit = [x for x, other in OBJECTIVES.items() if other.needs <= made]
+            raise UserError(
+                f"{key} {loss} needs {' and '.join(sorted(missing))}, and "
+                f"{hparams['system']} makes none to train on: choose from "
+                f"{', '.join(fit)}"
+            )
+
+
+def make_datasets(
+    hparams: Mapping[str, Any], test_only: bool = False
+) -> tuple[Any, Any, MixtureDataset]:
+    """Training, validation and test sets.
+
+    Arguments
+    ---------
+    hparams : dict
+        Hyperparameters.
+    test_only : bool
+        Whether only the test set is wanted; the data of the others need not
+        be there.
+
+    Returns
+    -------
+    train, valid, test : torch.utils.data.Dataset
+        The sets, of which the first two are None if they are not wanted.
+    """
+    folder, rate = hparams["save_folder"], hparams["sample_rate"]
+    splits = ["tt"] if test_only else ["cv", "tt"]
+    if not (test_only or hparams["dynamic_mixing"]):
+        splits.insert(0, "tr")
+    run_on_main(
+        prepare_wsj0mix,
+        args=[hparams["data_folder"], folder, hparams["num_spks"], rate],
+        kwargs={"mix_mode": hparams["mix_mode"], "splits": splits},
+    )
+    files = {split: os.path.join(folder, f"{split}.csv") for split in splits}
+    test = MixtureDataset.from_csv(files["tt"], sample_rate=rate)
+    if test_only:
+        return None, None, test
+    valid = MixtureDataset.from_csv(files["cv"], sample_rate=rate)
+    options = {
+        "sample_rate": rate,
+        "segment_seconds": hparams["segment_seconds"],
+        "seed": hparams["seed"],
+    }
+    corpus = hparams["dynamic_mixing"]
+    if not corpus:
+        return MixtureDataset.from_csv(files["tr"], **options), valid, test
+    index_file = os.path.join(folder, "corpus.csv")
+    run_on_main(index_corpus, args=[corpus, index_file])
+    train = DynamicMixing(
+        corpus,
+        read_index(index_file),
+        num_spks=sorted(set(valid.num_spks)),
+        epoch_size=hparams["epoch_size"],
+        speeds=hparams["speeds"],
+        **options,
+    )
+    return train, valid, test
+
+
+def make_loader(
+    dataset: Any,
+    batch_size: int = 1,
+    shuffle: bool = False,
+    drop_last: bool = False,
+    **options: Any,
+) -> SaveableDataLoader:
+    """Loader of batches that have one number of talkers each.
+
+    Processes share all of them; some may get a test mixture that another has
+    too, so that all get as many.
+
+    Arguments
+    ---------
+    dataset : torch.utils.data.Dataset
+        Mixtures, see MixtureBatchSampler.
+    batch_size : int
+        Mixtures in a batch of each process.
+    shuffle : bool
+        Whether to shuffle them.
+    drop_last : bool
+        Whether to leave out batches that are not full.
+    **options : dict
+        Further options of PyTorch's DataLoader.
+
+    Returns
+    -------
+    SaveableDataLoader
+        The loader.
+    """
+    if options.get("persistent_workers"):
+        raise UserError(
+            "persistent_workers must be False: such workers would make the "
+            "mixtures of the first epoch in all epochs"
+        )
+    sampler = MixtureBatchSampler(
+        dataset,
+        batch_size,
+        shuffle,
+        drop_last,
+        rank=int(os.environ.get("RANK", 0)),
+        world_size=int(os.environ.get("WORLD_SIZE", 1)),
+    )
+    for num_spks, count in Counter(dataset.num_spks).items():
+        if drop_last and count < sampler.step_size:
+            raise UserError(
+                f"an epoch has {count} mixtures of {num_spks} speakers, fewer "
+                f"than the {sampler.step_size} of one step: use a smaller "
+                "batch_size"
+            )
+    return SaveableDataLoader(
+        dataset, batch_sampler=sampler, collate_fn=PaddedBatch, **options
+    )
+
+
+def make_loaders(
+    hparams: Mapping[str, Any], test_only: bool = False
+) -> list[SaveableDataLoader | None]:
+    """Loaders of the sets, see :func:`make_datasets` and :func:`make_loader`."""
+    sets = zip(("train", "valid", "test"), make_datasets(hparams, test_only))
+    return [
+        None
+        if dataset is None
+        else make_loader(dataset, **hparams[f"{name}_loader_options"])
+        for name, dataset in sets
+    ]
+
+
+def run(arguments: Sequence[str]) -> None:
     """Trains, evaluates and writes the separator.
 
     Arguments
     ---------
-    arguments : list of str
+    arguments : sequence of str
         Command line without the name of the program.
 
     Raises
     ------
-    ValueError
+    UserError
         If a setting, the data or the weights cannot be used.
     """
-    hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
+    hparams_file, run_opts, overrides = sb.parse_arguments(list(arguments))
     sb.utils.distributed.ddp_init_group(run_opts)
     overrides = name_mixtures(overrides)
     hparams = load_settings(hparams_file, overrides)
-    losses = {"loss": hparams["loss"]}
-    if hparams["pretraining_epochs"]:
-        losses["pretraining_loss"] = hparams["pretraining_loss"]
-    for key, loss in losses.items():
-        if loss not in OBJECTIVES:
-            raise ValueError(
-                f"{key} must be one of {tuple(OBJECTIVES)}, got {loss!r}"
-            )
-    has_magnitudes = hparams["model"]["encoder"].has_magnitudes
-    if not has_magnitudes and hparams["loss"] != "si_sdr":
-        raise ValueError(
-            f"loss must be si_sdr for {hparams['system']}, which works in the "
-            f"waveform domain and has no magnitudes, got {hparams['loss']!r}"
-        )
+    check_losses(hparams)
     output, test_only = hparams["output_folder"], run_opts["test_only"]
     sb.create_experiment_directory(output)
     settings = os.path.join(output, "hyperparams.yaml")
     # A test with other settings leaves those of the training as they are.
     if not (test_only and os.path.isfile(settings)):
         run_on_main(save_settings, args=[hparams_file, overrides, settings])
-    modules = hparams["modules"]
+    modules, checkpointer = hparams["modules"], hparams["checkpointer"]
     trainable = has_parameters(modules)
     if not trainable:
         logger.info(
@@ -257,17 +400,16 @@ def run(arguments):
     if hparams["initial_weights"]:
         load_weights(modules, hparams["initial_weights"])
     separator = Separator(
-        modules,
-        hparams["opt_class"],
-        hparams,
-        run_opts,
-        hparams["checkpointer"],
+        modules, hparams["opt_class"], hparams, run_opts, checkpointer
     )
     separator.test_only = train is None
+    for name, module in modules.items():
+        if module.state_dict():
+            checkpointer.add_recoverable(name, module)
     if train is not None:
         separator.train_data = train.dataset
         # Its place in the epoch belongs to a checkpoint.
-        hparams["checkpointer"].add_recoverable("dataloader-TRAIN", train)
+        checkpointer.add_recoverable("dataloader-TRAIN", train)
     with must_fit(f"the checkpoint in {hparams['save_folder']}"):
         separator.fit(hparams["epoch_counter"], train, valid)
         separator.evaluate(test, max_key="si_sdri")
@@ -280,28 +422,10 @@ def run(arguments):
         logger.info(f"The separator is in {hparams['pretrained_folder']}")
 
 
-def main(arguments):
-    """Runs the command line, see `run`.
-
-    Returns
-    -------
-    int
-        0 if all is well, 2 for an error of the user, 130 when interrupted.
-    """
-    try:
-        run(arguments)
-    except KeyboardInterrupt:
-        print("train.py: the same command goes on from here", file=sys.stderr)
-        return 130
-    except Exception as error:
-        message = user_message(error)
-        if message is None:
-            raise
-        logger.debug("Where it happened:", exc_info=True)
-        print(f"train.py: error: {message}", file=sys.stderr)
-        return 2
-    return 0
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line, see :func:`run`; returns the exit status."""
+    return run_command("train.py", run, arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

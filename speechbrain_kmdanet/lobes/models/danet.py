@@ -5,40 +5,31 @@ attractors come from in training and at inference.
 
 Reference: Cadoux et al., "Closing the training/inference gap for deep
 attractor networks".
-
-Authors
- * The speechbrain_kmdanet developers 2026
 """
 
-from torch import nn
+from torch import Tensor, nn
 
+from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.lobes.models.masker import Masker, check_active_bins
+from speechbrain_kmdanet.nnet.attractors import AttractorEstimator
 from speechbrain_kmdanet.processing.bins import (
-    check_active_bins,
     flatten_bins,
     relative_magnitudes,
     unflatten_masks,
 )
-from speechbrain_kmdanet.processing.masks import (
-    distance_masks,
-    dot_product_masks,
-)
-
-MASKS = {"dot_product": dot_product_masks, "distance": distance_masks}
+from speechbrain_kmdanet.processing.masks import ATTRACTOR_MASKS
 
 
-class DANet(nn.Module):
+class DANet(Masker):
     """Masks of the talkers from the spectrum of their mixture.
-
-    Called as the masknet of SpeechBrain's separators: spectrum in, masks with
-    the sources first out.
 
     Arguments
     ---------
     embedding_net : nn.Module
-        Network that embeds every bin, see EmbeddingNet.
-    train_attractors : nn.Module
+        Trunk that embeds every bin, see EmbeddingNet.
+    train_attractors : AttractorEstimator
         Attractor estimator in training mode.
-    infer_attractors : nn.Module
+    infer_attractors : AttractorEstimator
         Attractor estimator in evaluation mode.
     masks : str
         "dot_product" (Eq. 2 and 5b) or "distance" (Eq. 5a).
@@ -60,96 +51,71 @@ class DANet(nn.Module):
     torch.Size([2, 2, 33, 10])
     >>> danet(spectrum, num_spks=3).shape
     torch.Size([3, 2, 33, 10])
+    >>> danet(spectrum, attractors=torch.randn(2, 4, 4)).shape
+    torch.Size([4, 2, 33, 10])
     """
+
+    takes_attractors = True
+    outputs = frozenset({"masks", "embeddings"})
 
     def __init__(
         self,
-        embedding_net,
-        train_attractors,
-        infer_attractors,
-        masks="dot_product",
-        num_spks=2,
-    ):
-        super().__init__()
-        if masks not in MASKS:
-            raise ValueError(
-                f"masks must be one of {tuple(MASKS)}, got {masks!r}"
+        embedding_net: nn.Module,
+        train_attractors: AttractorEstimator,
+        infer_attractors: AttractorEstimator,
+        masks: str = "dot_product",
+        num_spks: int = 2,
+    ) -> None:
+        super().__init__(num_spks)
+        if masks not in ATTRACTOR_MASKS:
+            raise UserError(
+                f"masks must be one of {tuple(ATTRACTOR_MASKS)}, got {masks!r}"
             )
         self.embedding_net = embedding_net
         self.train_attractors = train_attractors
         self.infer_attractors = infer_attractors
         self.masks = masks
-        self.num_spks = num_spks
 
     @property
-    def attractors(self):
+    def attractors(self) -> AttractorEstimator:
         """The attractor estimator of the current mode."""
         return self.train_attractors if self.training else self.infer_attractors
 
     @property
-    def ordered(self):
-        """Whether, in the current mode, mask l belongs to source l.
-
-        Then the sources have to be given.
-        """
+    def ordered(self) -> bool:  # type: ignore[override]
+        """Whether, in the current mode, mask l belongs to source l."""
         return self.attractors.ordered
 
-    def forward(
+    def make(
         self,
-        spectrum,
-        num_frames=None,
-        num_spks=None,
-        sources=None,
-        with_embeddings=False,
-    ):
-        """Computes the masks.
-
-        Arguments
-        ---------
-        spectrum : torch.Tensor
-            Complex spectrum of the mixture [B, F, T].
-        num_frames : torch.Tensor
-            Number of frames of each item that are not padding [B]; None if
-            there is no padding.
-        num_spks : int
-            Number of talkers K; that of the constructor by default.
-        sources : torch.Tensor
-            Complex spectra of the sources [B, K, F, T], which only oracle
-            attractors need.
-        with_embeddings : bool
-            Whether to return a pair, the embeddings beside the masks.
-
-        Returns
-        -------
-        masks : torch.Tensor
-            Masks [K, B, F, T], real.
-        embeddings : torch.Tensor
-            Embeddings [B, T · F, D], if asked for.
-
-        Raises
-        ------
-        ValueError
-            If an item has fewer bins with energy than there are talkers.
-        """
-        num_spks = self.num_spks if num_spks is None else num_spks
+        spectrum: Tensor,
+        num_frames: Tensor | None,
+        num_spks: int,
+        sources: Tensor | None,
+        attractors: Tensor | None,
+        with_masks: bool,
+    ) -> tuple[Tensor | None, Tensor]:
+        """Masks and embeddings, see :meth:`Masker.forward`."""
         num_bins = spectrum.shape[1]
-        embeddings, weights = self.embed(spectrum, num_frames)
-        if not self.training:
-            check_active_bins(weights, num_spks)
-        if sources is not None:
-            sources = flatten_bins(sources.abs())
-        attractors = self.attractors(
-            embeddings,
-            weights,
-            num_spks,
-            sources,
-            None if num_frames is None else num_frames * num_bins,
-        )
-        masks = MASKS[self.masks](embeddings, attractors)
-        masks = unflatten_masks(masks, num_bins)
-        return (masks, embeddings) if with_embeddings else masks
+        embeddings, energies = self.embed(spectrum, num_frames)
+        if not with_masks:
+            return None, embeddings
+        if attractors is None:
+            if not self.training:
+                check_active_bins(energies, num_spks)
+            attractors = self.attractors(
+                embeddings,
+                energies,
+                num_spks,
+                None if sources is None else flatten_bins(sources.abs()),
+                None if num_frames is None else num_frames * num_bins,
+            )  # [B, K, D]
+        masks = ATTRACTOR_MASKS[self.masks](embeddings, attractors)  # [B, K, N]
+        return unflatten_masks(masks, num_bins), embeddings
 
-    def embed(self, spectrum, num_frames=None):
+    def embed(
+        self, spectrum: Tensor, num_frames: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Embeds the bins of a mixture.
 
         Arguments
@@ -163,10 +129,10 @@ class DANet(nn.Module):
         -------
         embeddings : torch.Tensor
             Embeddings V [B, T · F, D], in float32.
-        weights : torch.Tensor
+        energies : torch.Tensor
             Energies |X|² of the bins [B, T · F] relative to the mean of the
             item; 0 in padded frames.
         """
-        magnitudes = relative_magnitudes(spectrum, num_frames)
-        embeddings = self.embedding_net(magnitudes, num_frames)
-        return embeddings.float(), magnitudes.square().flatten(1)
+        embeddings = self.embedding_net(spectrum, num_frames).float()
+        magnitudes = relative_magnitudes(spectrum, num_frames)  # [B, T, F]
+        return embeddings, magnitudes.square().flatten(1)

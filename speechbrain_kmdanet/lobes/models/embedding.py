@@ -1,4 +1,4 @@
-"""Embedding network: a vector for every time-frequency bin.
+"""The BLSTM trunk of the paper: a vector for every time-frequency bin.
 
 The network has the shape of Open-Unmix: the frames are encoded, a BLSTM with a
 skip connection around it models time, and the frames are decoded.
@@ -6,15 +6,13 @@ skip connection around it models time, and the frames are decoded.
 References: Stöter, Uhlich, Liutkus and Mitsufuji, "Open-Unmix - a reference
 implementation for music source separation"; Cadoux et al., "Closing the
 training/inference gap for deep attractor networks", Sec. 4.1.
-
-Authors
- * The speechbrain_kmdanet developers 2026
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from speechbrain_kmdanet.nnet.recurrent import PaddedBLSTM
+from speechbrain_kmdanet.processing.bins import relative_magnitudes, valid_mask
 
 # Magnitudes are relative to the root mean square of the item: −60 dB.
 LOG_FLOOR = 1e-3
@@ -33,14 +31,16 @@ class FrameEncoder(nn.Module):
         Activation.
     """
 
-    def __init__(self, input_size, output_size, activation):
+    def __init__(
+        self, input_size: int, output_size: int, activation: nn.Module
+    ) -> None:
         super().__init__()
         # The normalisation has a bias of its own.
         self.linear = nn.Linear(input_size, output_size, bias=False)
         self.norm = nn.BatchNorm1d(output_size)
         self.activation = activation
 
-    def forward(self, frames, valid=None):
+    def forward(self, frames: Tensor, valid: Tensor | None = None) -> Tensor:
         """Encodes frames.
 
         Arguments
@@ -66,7 +66,10 @@ class FrameEncoder(nn.Module):
 
 
 class EmbeddingNet(nn.Module):
-    """Embeds every time-frequency bin of a magnitude spectrum.
+    """Embeds every time-frequency bin of a spectrum, by its magnitude.
+
+    A trunk is called with a complex spectrum, and says in ``embedding_dim``
+    how many outputs a bin has.
 
     Arguments
     ---------
@@ -85,18 +88,18 @@ class EmbeddingNet(nn.Module):
     Example
     -------
     >>> net = EmbeddingNet(num_bins=33, embedding_dim=4, hidden_size=16)
-    >>> net(torch.rand(2, 10, 33)).shape
+    >>> net(torch.randn(2, 33, 10, dtype=torch.complex64)).shape
     torch.Size([2, 330, 4])
     """
 
     def __init__(
         self,
-        num_bins=257,
-        embedding_dim=20,
-        hidden_size=512,
-        num_layers=3,
-        dropout=0.4,
-    ):
+        num_bins: int = 257,
+        embedding_dim: int = 20,
+        hidden_size: int = 512,
+        num_layers: int = 3,
+        dropout: float = 0.4,
+    ) -> None:
         super().__init__()
         self.embedding_dim = embedding_dim
         # Open-Unmix's learned shift and scale of the input; they start at
@@ -113,13 +116,15 @@ class EmbeddingNet(nn.Module):
         self.decoder = FrameEncoder(2 * hidden_size, hidden_size, nn.ReLU())
         self.output = nn.Linear(hidden_size, num_bins * embedding_dim)
 
-    def forward(self, magnitudes, num_frames=None):
+    def forward(
+        self, spectrum: Tensor, num_frames: Tensor | None = None
+    ) -> Tensor:
         """Embeds the bins.
 
         Arguments
         ---------
-        magnitudes : torch.Tensor
-            Magnitude spectra [B, T, F], relative to the item's level.
+        spectrum : torch.Tensor
+            Complex spectrum of the mixture [B, F, T], at any level.
         num_frames : torch.Tensor
             Number of frames of each item that are not padding [B]; None if
             there is no padding.
@@ -131,12 +136,12 @@ class EmbeddingNet(nn.Module):
         """
         valid = None
         if num_frames is not None:
-            frames = torch.arange(magnitudes.shape[1], device=magnitudes.device)
-            valid = frames < num_frames.view(-1, 1)
+            valid = valid_mask(num_frames, spectrum.shape[2])  # [B, T]
+        magnitudes = relative_magnitudes(spectrum, num_frames)  # [B, T, F]
         x = magnitudes.clamp_min(LOG_FLOOR).log()
         x = (x + self.input_shift) * self.input_scale
         for layer in self.encoder:
-            x = layer(x, valid)
-        x = torch.cat([x, self.blstm(x, num_frames)], dim=2)
-        x = self.output(self.decoder(x, valid))
+            x = layer(x, valid)  # [B, T, H]
+        x = torch.cat([x, self.blstm(x, num_frames)], dim=2)  # [B, T, 2 H]
+        x = self.output(self.decoder(x, valid))  # [B, T, F · D]
         return x.view(x.shape[0], -1, self.embedding_dim)

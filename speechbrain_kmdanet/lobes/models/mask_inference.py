@@ -1,21 +1,21 @@
-"""Mask inference: a network that gives the masks themselves, without clusters.
+"""Mask inference: a trunk that gives the masks itself, without clusters.
 
-Trained with permutation-invariant training, this is uPIT-BLSTM.
+Trained with permutation-invariant training, MaskInference is uPIT-BLSTM; with
+a second head that is trained as DPCL, it is Chimera++.
 
-Reference: Kolbæk, Yu, Tan and Jensen, "Multitalker speech separation with
+References: Kolbæk, Yu, Tan and Jensen, "Multitalker speech separation with
 utterance-level permutation invariant training of deep recurrent neural
-networks".
-
-Authors
- * The speechbrain_kmdanet developers 2026
+networks"; Wang, Le Roux and Hershey, "Alternative objective functions for deep
+clustering".
 """
 
-from torch import nn
+from typing import Any
 
-from speechbrain_kmdanet.processing.bins import (
-    relative_magnitudes,
-    unflatten_masks,
-)
+from torch import Tensor, nn
+
+from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.lobes.models.masker import Masker
+from speechbrain_kmdanet.processing.bins import unflatten_masks
 
 # From logits [B, K, N] to masks.
 ACTIVATIONS = {
@@ -25,12 +25,12 @@ ACTIVATIONS = {
 }
 
 
-class MaskInference(nn.Module):
+class MaskInference(Masker):
     """Masks of a fixed number of talkers, the last outputs of a bin.
 
     Arguments
     ---------
-    embedding_net : nn.Module
+    trunk : nn.Module
         Network with as many outputs a bin as there are talkers, see
         EmbeddingNet.
     num_spks : int
@@ -40,92 +40,90 @@ class MaskInference(nn.Module):
 
     Raises
     ------
-    ValueError
-        If the network has not the outputs, or the activation is unknown.
+    UserError
+        If the trunk has not the outputs, or the activation is unknown.
 
     Example
     -------
     >>> import torch
     >>> from speechbrain_kmdanet.lobes.models.embedding import EmbeddingNet
-    >>> net = EmbeddingNet(num_bins=33, embedding_dim=3, hidden_size=16)
-    >>> masker = MaskInference(net, num_spks=3)
+    >>> trunk = EmbeddingNet(num_bins=33, embedding_dim=3, hidden_size=16)
+    >>> masker = MaskInference(trunk, num_spks=3)
     >>> masker(torch.randn(2, 33, 10, dtype=torch.complex64)).shape
     torch.Size([3, 2, 33, 10])
     """
 
-    ordered = False
+    any_number = False
 
-    def __init__(self, embedding_net, num_spks=2, activation="sigmoid"):
-        super().__init__()
-        self._check_outputs(embedding_net.embedding_dim, num_spks)
+    def __init__(
+        self, trunk: nn.Module, num_spks: int = 2, activation: str = "sigmoid"
+    ) -> None:
+        super().__init__(num_spks)
+        self._check_outputs(trunk.embedding_dim)
         if activation not in ACTIVATIONS:
-            raise ValueError(
+            raise UserError(
                 f"activation must be one of {tuple(ACTIVATIONS)}, got "
                 f"{activation!r}"
             )
-        self.embedding_net = embedding_net
-        self.num_spks = num_spks
+        self.trunk = trunk
         self.activation = activation
 
-    def _check_outputs(self, outputs, num_spks):
-        """Refuses a network with other outputs a bin than the masks."""
-        if outputs != num_spks:
-            raise ValueError(
-                f"embedding_net must have num_spks={num_spks} outputs a bin, "
-                f"the masks, got embedding_dim={outputs}"
+    def _check_outputs(self, outputs: Any) -> None:
+        """Refuses a trunk with other outputs a bin than the masks."""
+        if outputs != self.num_spks:
+            raise UserError(
+                f"trunk must have num_spks={self.num_spks} outputs a bin, the "
+                f"masks, got embedding_dim={outputs}"
             )
 
-    def forward(
+    def make(
         self,
-        spectrum,
-        num_frames=None,
-        num_spks=None,
-        sources=None,
-        with_embeddings=False,
-    ):
-        """Computes the masks.
-
-        Arguments
-        ---------
-        spectrum : torch.Tensor
-            Complex spectrum of the mixture [B, F, T].
-        num_frames : torch.Tensor
-            Number of frames of each item that are not padding [B]; None if
-            there is no padding.
-        num_spks : int
-            Number of talkers, that of the constructor.
-        sources : torch.Tensor
-            Not used.
-        with_embeddings : bool
-            Whether to return a pair, the embeddings beside the masks.
-
-        Returns
-        -------
-        masks : torch.Tensor
-            Masks [K, B, F, T], real, in float32.
-        embeddings : torch.Tensor
-            Embeddings [B, T · F, D], if asked for; None if there are none.
-
-        Raises
-        ------
-        ValueError
-            If another number of talkers is asked for.
-        """
-        if num_spks not in (None, self.num_spks):
-            raise ValueError(
-                f"this network separates num_spks={self.num_spks} talkers "
-                f"only, got num_spks={num_spks}: train one for them, or use "
-                "one that clusters embeddings"
-            )
-        magnitudes = relative_magnitudes(spectrum, num_frames)
-        outputs = self.embedding_net(magnitudes, num_frames).float()
-        logits = outputs[:, :, -self.num_spks :].transpose(1, 2)
+        spectrum: Tensor,
+        num_frames: Tensor | None,
+        num_spks: int,
+        *_: object,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Masks, in float32, and embeddings, see :meth:`Masker.forward`."""
+        outputs = self.trunk(spectrum, num_frames).float()  # [B, N, D + K]
+        logits = outputs[:, :, -num_spks:].transpose(1, 2)  # [B, K, N]
         masks = ACTIVATIONS[self.activation](logits)
         masks = unflatten_masks(masks, spectrum.shape[1])
-        if not with_embeddings:
-            return masks
-        return masks, self._embeddings(outputs[:, :, : -self.num_spks])
+        return masks, self._embeddings(outputs[:, :, :-num_spks])
 
-    def _embeddings(self, outputs):
+    def _embeddings(self, outputs: Tensor) -> Tensor | None:
         """Embeddings from the outputs that are not masks [B, N, D]: none."""
         return None
+
+
+class Chimera(MaskInference):
+    """Chimera++: masks, and embeddings that help in training.
+
+    The trunk has D + K outputs a bin: an embedding, taken to unit norm, and
+    the masks, see :class:`MaskInference` for the arguments.
+
+    Example
+    -------
+    >>> import torch
+    >>> from speechbrain_kmdanet.lobes.models.embedding import EmbeddingNet
+    >>> trunk = EmbeddingNet(num_bins=33, embedding_dim=4 + 2, hidden_size=16)
+    >>> chimera = Chimera(trunk, num_spks=2)
+    >>> spectrum = torch.randn(2, 33, 10, dtype=torch.complex64)
+    >>> masks, embeddings = chimera(spectrum, with_embeddings=True)
+    >>> masks.shape, embeddings.shape
+    (torch.Size([2, 2, 33, 10]), torch.Size([2, 330, 4]))
+    """
+
+    outputs = frozenset({"masks", "embeddings"})
+
+    def _check_outputs(self, outputs: Any) -> None:
+        """Refuses a trunk without outputs for embeddings."""
+        if outputs <= self.num_spks:
+            raise UserError(
+                "trunk must have D + num_spks outputs a bin for embeddings of "
+                f"D dimensions and num_spks={self.num_spks} masks, got "
+                f"embedding_dim={outputs}"
+            )
+
+    def _embeddings(self, outputs: Tensor) -> Tensor:
+        """Embeddings of unit norm [B, N, D]."""
+        return nn.functional.normalize(outputs, dim=2)

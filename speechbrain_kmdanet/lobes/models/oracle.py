@@ -1,48 +1,28 @@
-"""Oracle: a masker that looks at the sources, the ceiling of all maskers.
+"""Oracle: a masker that looks at the sources, the ceiling of all maskers."""
 
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+from torch import Tensor
 
-from functools import partial
-
-from torch import nn
-
-from speechbrain_kmdanet.processing.ideal_masks import (
-    ideal_binary_masks,
-    ideal_ratio_masks,
-    phase_sensitive_masks,
-    wiener_like_masks,
-)
-
-# From the spectra of the sources and of the mixture to masks.
-IDEAL_MASKS = {
-    "binary": lambda sources, mixture: ideal_binary_masks(sources),
-    "ratio": lambda sources, mixture: ideal_ratio_masks(sources),
-    "wiener": lambda sources, mixture: wiener_like_masks(sources),
-    "phase_sensitive": phase_sensitive_masks,
-    "phase_sensitive_untruncated": partial(
-        phase_sensitive_masks, truncate=False
-    ),
-}
+from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.lobes.models.masker import Masker
+from speechbrain_kmdanet.processing.masks import IDEAL_MASKS
 
 
-class OracleMasker(nn.Module):
+class OracleMasker(Masker):
     """Ideal masks, of the true sources; there is nothing to train.
 
-    Called as the other maskers, but never without the sources.
+    It is never called without the sources.
 
     Arguments
     ---------
     mask : str
         "binary", "ratio", "wiener", "phase_sensitive" (truncated to [0, 1]) or
-        "phase_sensitive_untruncated", see processing.ideal_masks.
+        "phase_sensitive_untruncated", see processing.masks.
     num_spks : int
         Number of talkers when the call does not say.
 
     Raises
     ------
-    ValueError
+    UserError
         If the mask is unknown.
 
     Example
@@ -57,63 +37,35 @@ class OracleMasker(nn.Module):
 
     ordered = True  # mask l belongs to source l
 
-    def __init__(self, mask="ratio", num_spks=2):
-        super().__init__()
+    def __init__(self, mask: str = "ratio", num_spks: int = 2) -> None:
+        super().__init__(num_spks)
         if mask not in IDEAL_MASKS:
-            raise ValueError(
+            raise UserError(
                 f"mask must be one of {tuple(IDEAL_MASKS)}, got {mask!r}"
             )
         self.mask = mask
-        self.num_spks = num_spks
 
-    def forward(
+    def make(
         self,
-        spectrum,
-        num_frames=None,
-        num_spks=None,
-        sources=None,
-        with_embeddings=False,
-    ):
-        """Computes the masks.
-
-        Arguments
-        ---------
-        spectrum : torch.Tensor
-            Complex spectrum of the mixture [B, F, T].
-        num_frames : torch.Tensor
-            Number of frames of each item that are not padding [B]; frames have
-            masks of their own, so that it changes nothing.
-        num_spks : int
-            Number of talkers K; that of the constructor by default.
-        sources : torch.Tensor
-            Complex spectra of the sources [B, K, F, T].
-        with_embeddings : bool
-            Whether to return a pair, beside the masks None for embeddings.
-
-        Returns
-        -------
-        torch.Tensor
-            Masks [K, B, F, T], real.
-
-        Raises
-        ------
-        ValueError
-            If there are no sources, or they do not fit.
-        """
+        spectrum: Tensor,
+        num_frames: Tensor | None,
+        num_spks: int,
+        sources: Tensor | None,
+        *_: object,
+    ) -> tuple[Tensor, None]:
+        """Masks; frames have masks of their own, see :meth:`Masker.forward`."""
         if sources is None:
-            raise ValueError(
+            raise UserError(
                 "sources must be given, the spectra [B, K, F, T] of the true "
                 "sources: an oracle makes its masks from them and separates "
                 "no mixture without, got None"
             )
-        num_spks = self.num_spks if num_spks is None else num_spks
         batch, num_bins, max_frames = spectrum.shape
         expected = (batch, num_spks, num_bins, max_frames)
         if sources.shape != expected:
-            raise ValueError(
+            raise UserError(
                 f"sources must have shape {expected} for num_spks={num_spks} "
                 f"and a mixture of shape {tuple(spectrum.shape)}, got "
                 f"{tuple(sources.shape)}"
             )
-        masks = IDEAL_MASKS[self.mask](sources, spectrum)
-        return (masks, None) if with_embeddings else masks
+        return IDEAL_MASKS[self.mask](sources, spectrum), None

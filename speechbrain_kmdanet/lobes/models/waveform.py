@@ -6,14 +6,16 @@ A learned filter bank takes the place of the STFT, and a masknet of SpeechBrain
 References: Luo and Mesgarani, "Conv-TasNet: Surpassing ideal time-frequency
 magnitude masking for speech separation"; Subakan, Ravanelli, Cornell, Bronzi
 and Zhong, "Attention is all you need in speech separation".
-
-Authors
- * The speechbrain_kmdanet developers 2026
 """
 
 import torch
 from speechbrain.lobes.models import dual_path
-from torch import nn
+from torch import Tensor, nn
+
+from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.lobes.models.masker import Masker
+from speechbrain_kmdanet.processing.bins import tiny
+from speechbrain_kmdanet.processing.stft import Count
 
 
 class WaveformEncoder(dual_path.Encoder):
@@ -40,12 +42,12 @@ class WaveformEncoder(dual_path.Encoder):
 
     has_magnitudes = False  # only waveforms can be compared
 
-    def __init__(self, num_filters=256, kernel_size=16):
+    def __init__(self, num_filters: int = 256, kernel_size: int = 16) -> None:
         super().__init__(kernel_size, num_filters)
         self.kernel_size = self.window_length = kernel_size
         self.stride = kernel_size // 2
 
-    def num_frames(self, num_samples):
+    def num_frames(self, num_samples: Count) -> Count:
         """Number of frames of a signal.
 
         Arguments
@@ -62,7 +64,7 @@ class WaveformEncoder(dual_path.Encoder):
         hops = (rest + self.stride - 1) // self.stride
         return hops * (hops > 0) + 1
 
-    def forward(self, mixture):
+    def forward(self, mixture: Tensor) -> Tensor:
         """Encodes waveforms.
 
         Arguments
@@ -77,11 +79,11 @@ class WaveformEncoder(dual_path.Encoder):
 
         Raises
         ------
-        ValueError
+        UserError
             If the input is not a non-empty [B, L] tensor.
         """
         if mixture.dim() != 2 or mixture.shape[1] == 0:
-            raise ValueError(
+            raise UserError(
                 "mixture must be a non-empty batch of mono waveforms "
                 f"[batch, samples], got shape {tuple(mixture.shape)}"
             )
@@ -111,12 +113,12 @@ class WaveformDecoder(dual_path.Decoder):
     torch.Size([2, 8008])
     """
 
-    def __init__(self, num_filters=256, kernel_size=16):
+    def __init__(self, num_filters: int = 256, kernel_size: int = 16) -> None:
         super().__init__(
             num_filters, 1, kernel_size, kernel_size // 2, bias=False
         )
 
-    def forward(self, features):
+    def forward(self, features: Tensor) -> Tensor:
         """Decodes features.
 
         Arguments
@@ -134,7 +136,7 @@ class WaveformDecoder(dual_path.Decoder):
             return super().forward(features.to(self.weight.dtype))
 
 
-class WaveformMasker(nn.Module):
+class WaveformMasker(Masker):
     """Masks of the talkers from a masknet of SpeechBrain.
 
     The masknet sees features relative to the item's own level, which makes the
@@ -163,67 +165,35 @@ class WaveformMasker(nn.Module):
     torch.Size([2, 3, 32, 50])
     """
 
-    ordered = False  # the masks come in any order
+    any_number = False
 
-    def __init__(self, masknet, num_spks=2, min_frames=1):
-        super().__init__()
+    def __init__(
+        self, masknet: nn.Module, num_spks: int = 2, min_frames: int = 1
+    ) -> None:
+        super().__init__(num_spks)
         self.masknet = masknet
-        self.num_spks = num_spks
         self.min_frames = min_frames
 
-    def forward(
+    def make(
         self,
-        spectrum,
-        num_frames=None,
-        num_spks=None,
-        sources=None,
-        with_embeddings=False,
-    ):
-        """Computes the masks.
-
-        Arguments
-        ---------
-        spectrum : torch.Tensor
-            Features of the mixture [B, C, T], see WaveformEncoder.
-        num_frames : torch.Tensor
-            Number of frames of each item that are not padding [B]; None if
-            there is no padding.
-        num_spks : int
-            Number of talkers K, which has to be that of the constructor.
-        sources : torch.Tensor
-            Features of the sources, which are not used.
-        with_embeddings : bool
-            Whether to return a pair, beside the masks None for embeddings.
-
-        Returns
-        -------
-        torch.Tensor
-            Masks [K, B, C, T], not negative; 0 in padded frames.
-
-        Raises
-        ------
-        ValueError
-            If another number of talkers is asked for.
-        """
-        if num_spks not in (None, self.num_spks):
-            raise ValueError(
-                f"num_spks must be {self.num_spks}, for which this masknet was "
-                f"made, got {num_spks}: train one for {num_spks} talkers"
-            )
+        features: Tensor,
+        num_frames: Tensor | None,
+        *_: object,
+    ) -> tuple[Tensor, None]:
+        """Masks [K, B, C, T], 0 in padding, see :meth:`Masker.forward`."""
         if num_frames is None:
-            masks = self._masks(spectrum)
-        else:
-            masks = torch.zeros_like(spectrum).repeat(self.num_spks, 1, 1, 1)
-            for item, frames in enumerate(num_frames.tolist()):
-                own = self._masks(spectrum[item : item + 1, :, :frames])
-                masks[:, item, :, :frames] = own[:, 0]
-        return (masks, None) if with_embeddings else masks
+            return self._masks(features), None
+        masks = torch.zeros_like(features).repeat(self.num_spks, 1, 1, 1)
+        for item, frames in enumerate(num_frames.tolist()):
+            own = self._masks(features[item : item + 1, :, :frames])
+            masks[:, item, :, :frames] = own[:, 0]
+        return masks, None
 
-    def _masks(self, features):
+    def _masks(self, features: Tensor) -> Tensor:
         """Masks of items without padding [B, C, T]."""
         power = features.float().square().mean((1, 2), keepdim=True)
         # Limited before the root, which has no gradient at 0.
-        level = power.clamp_min(torch.finfo(power.dtype).tiny).sqrt()
+        level = power.clamp_min(tiny(power)).sqrt()
         num_frames = features.shape[2]
         missing = max(self.min_frames - num_frames, 0)
         relative = (features / level).to(features.dtype)

@@ -1,5 +1,1 @@
-"""What reproduce.py is made of: the paper's tables, and the runs they need.
-
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+"""What reproduce.py is made of: the paper's tables, and the runs they need."""

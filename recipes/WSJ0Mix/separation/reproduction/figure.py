@@ -1,19 +1,22 @@
-"""Figure 1: the embeddings of one mixture of the test set.
+"""Figure 1: the embeddings of one mixture of the test set."""
 
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from reproduction.formatting import format_markdown
-from reproduction.provenance import describe_environment
-from speechbrain_kmdanet.dataio.source_files import UnusableSource, read_source
+from speechbrain_kmdanet.dataio.audio import UnusableSource, read_source
+from speechbrain_kmdanet.dataio.wsj0mix import mixture_folder
+from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.inference.separation import AttractorSeparation
-from speechbrain_kmdanet.utils.embedding_plot import (
-    plot_embeddings,
-    view_embeddings,
+from speechbrain_kmdanet.processing.bins import flatten_bins
+from speechbrain_kmdanet.processing.separation import separate
+from speechbrain_kmdanet.utils.jobs import write_whole
+from speechbrain_kmdanet.utils.plots import plot_embeddings, view_embeddings
+from speechbrain_kmdanet.utils.report import (
+    describe_environment,
+    format_markdown,
+    format_source,
 )
 
 TEXT = """\
@@ -29,19 +32,20 @@ attractors of the ground truth are
 {oracle}.
 
 {table}
-Drawn on {date}, {machine}; {versions}; commit {commit}; with
-
-```shell
-{command}
-```
-"""
+{about}"""
 EQ_1 = "those of Eq. 1, which this network was trained with"
 EQ_6 = "means of the bins that a talker dominates, weighted by energy (Eq. 6)"
 
 
 def draw_figure_1(
-    separator_folder, source, data_folder, mixture, stem, command
-):
+    separator_folder: Path,
+    source: str,
+    data_folder: Path,
+    mixture: str | None,
+    data: str,
+    folder: Path,
+    command: str,
+) -> str:
     """Draws the embeddings of a mixture of tt, and the attractors.
 
     Arguments
@@ -51,11 +55,13 @@ def draw_figure_1(
     source : str
         What it is called.
     data_folder : pathlib.Path
-        Mixtures of two speakers in the layout of WSJ0-mix.
+        Mixtures of two talkers in the layout of WSJ0-mix.
     mixture : str
         Name of the mixture; None for the first one.
-    stem : pathlib.Path
-        Path of the picture and its text, without a suffix.
+    data : str
+        Name of the data.
+    folder : pathlib.Path
+        Where figure1_DATA.png and figure1_DATA.md go.
     command : str
         Command line that asked for it.
 
@@ -66,66 +72,72 @@ def draw_figure_1(
 
     Raises
     ------
-    ValueError
+    UserError
         If there is no such mixture, or the separator has no embeddings.
     """
     separator = AttractorSeparation.from_hparams(separator_folder).eval()
     rate = int(separator.hparams.sample_rate)
-    folder = data_folder / f"wav{rate // 1000}k" / "min" / "tt"
-    mixture = _find(folder / "mix", mixture)
-    # DANet is trained to have its attractors by Eq. 1.
-    masknet = separator.mods.masknet
-    training = getattr(masknet, "train_attractors", None)
-    energetic = getattr(training, "energetic", None)
+    tt = mixture_folder(data_folder, rate, "min", "tt")
+    mixture = _find(tt / "mix", mixture)
+    mods = separator.mods
     with torch.no_grad():
-        signals = _read(folder, mixture)
-        spectra = separator.mods.encoder(signals.to(separator.device))
-        _, embeddings = masknet(spectra[:1], None, 2, with_embeddings=True)
-    if embeddings is None:
-        raise ValueError(
+        signals = _read(tt, mixture).to(separator.device)
+        separation = separate(
+            mods.encoder,
+            mods.masknet,
+            mods.decoder,
+            signals[:1],
+            sources=signals[1:].T.unsqueeze(0),
+            outputs=("embeddings",),
+        )
+        spectra = separation.spectrum, separation.source_spectra[0]
+    if separation.embeddings is None:
+        raise UserError(
             f"the separator in {separator_folder} has no embeddings to draw: "
             "give one that clusters embeddings"
         )
-    magnitudes = spectra.abs().transpose(1, 2).flatten(1)
+    magnitudes = flatten_bins(torch.cat(spectra).abs())
+    # DANet is trained to have its attractors by Eq. 1.
+    training = getattr(mods.masknet, "train_attractors", None)
+    share = getattr(training, "energetic_share", None)
     view = view_embeddings(
-        embeddings[0], magnitudes[0].square(), magnitudes[1:], energetic
+        separation.embeddings[0], magnitudes[0].square(), magnitudes[1:], share
     )
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    picture = stem.with_suffix(".png")
+    picture = folder / f"figure1_{data}.png"
+    folder.mkdir(parents=True, exist_ok=True)
     plot_embeddings(
         view, picture, f"Embeddings of a mixture of two talkers\n{mixture}"
     )
+    lines = [[f"{kind} k-means", f"{x:.2f}"] for kind, x in view.errors.items()]
     text = TEXT.format(
-        data=stem.name.partition("_")[2],
+        data=data,
         mixture=mixture,
         picture=picture.name,
         source=source,
-        oracle=EQ_6 if energetic is None else EQ_1,
+        oracle=EQ_6 if share is None else EQ_1,
         table=format_markdown(
-            ["centroids", "mean distance from these, over their norm"],
-            [
-                [f"{kind} k-means", f"{x:.2f}"]
-                for kind, x in view.errors.items()
-            ],
+            ["centroids", "mean distance from these, over their norm"], lines
         ),
-        command=command,
-        **describe_environment(),
+        about=format_source(
+            {**describe_environment(), "command": command}, "Drawn on"
+        ),
     )
-    stem.with_suffix(".md").write_text(text, encoding="utf-8")
+    with write_whole(folder / f"figure1_{data}.md") as path:
+        path.write_text(text, encoding="utf-8")
     return text
 
 
-def _find(folder, name):
+def _find(folder: Path, name: str | None) -> str:
     """Name of a mixture, the first one by default."""
     names = sorted(path.stem for path in folder.glob("*.wav"))
     if not names:
-        raise ValueError(f"there are no WAV files in {folder}")
+        raise UserError(f"there are no WAV files in {folder}")
     if name is not None and name not in names:
-        raise ValueError(f"there is no mixture {name} in {folder}")
+        raise UserError(f"there is no mixture {name} in {folder}")
     return name or names[0]
 
 
-def _read(folder, name):
+def _read(folder: Path, name: str) -> torch.Tensor:
     """A mixture and its two sources [3, L]."""
     signals = []
     for part in ("mix", "s1", "s2"):
@@ -133,5 +145,5 @@ def _read(folder, name):
         try:
             signals.append(read_source(path)[0])
         except UnusableSource as problem:
-            raise ValueError(f"{path}: {problem}") from problem
+            raise UserError(f"{path}: {problem}") from problem
     return torch.from_numpy(np.stack(signals)).float()

@@ -1,277 +1,491 @@
-"""The tables: the paper's figures beside ours.
+"""The tables: the paper's figures beside ours, as Markdown and as CSV."""
 
-Authors
- * The speechbrain_kmdanet developers 2026
-"""
+import csv
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from typing import NamedTuple
-
-from reproduction.formatting import NOTHING, format_figure, format_number
 from reproduction.methods import (
     BY_NAME,
     METHODS,
     ORACLE,
     TABLE_1,
     TABLE_2,
+    Cell,
+    Method,
     unfolded,
 )
-from reproduction.plan import Cell
-from reproduction.scores import (
-    read_epoch_minutes,
-    read_scores,
-    subtract,
-    summarise,
+from reproduction.plan import Planner, has_trunk, read_keys
+from reproduction.runs import Run, describe_sources, read_epoch_minutes
+from speechbrain_kmdanet.utils.evaluation import SeparationReport
+from speechbrain_kmdanet.utils.jobs import write_whole
+from speechbrain_kmdanet.utils.report import (
+    NOTHING,
+    format_figure,
+    format_hours,
+    format_markdown,
+    format_number,
 )
 
 REFERENCE = "kmeans_danet_spherical"
+# Settings below the tables: of all trainings, and of those with the trunk.
+COMMON = ("segment_seconds", "batch_size", "loss")
+TRUNK = ("hidden_size", "num_layers")
+
+Scores = dict[str, float]
+
+
+def read_scores(folders: Sequence[Path], num_spks: int) -> Scores:
+    """Reads the SI-SDR improvements of tests that differ in the seed alone.
+
+    Arguments
+    ---------
+    folders : sequence of pathlib.Path
+        Folders with per_utterance.csv.
+    num_spks : int
+        Number of talkers of the mixtures that are wanted.
+
+    Returns
+    -------
+    dict
+        Mean over the folders by mixture, in dB; without silent mixtures.
+    """
+    scores: dict[str, list[float]] = {}
+    for folder in folders:
+        path = folder / "per_utterance.csv"
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if int(row["num_spks"]) == num_spks:
+                    score = float(row["si_sdri"])
+                    scores.setdefault(row["id"], []).append(score)
+    means = {name: statistics.fmean(values) for name, values in scores.items()}
+    return {name: mean for name, mean in means.items() if not math.isnan(mean)}
+
+
+def summarise(scores: Scores) -> dict[str, Any]:
+    """Mean over mixtures with its 95 % interval.
+
+    Arguments
+    ---------
+    scores : dict
+        Scores by mixture, in dB.
+
+    Returns
+    -------
+    dict
+        mean, ci95 (half the width of the interval) and scored, see
+        SeparationReport; mean and ci95 are None without scores.
+    """
+    report = SeparationReport()
+    for name, score in scores.items():
+        row = {"num_spks": None, "silent_sources": 0, "si_sdri": score}
+        report.add(name, row)
+    empty = {"mean": None, "ci95": None, "scored": 0}
+    return report.summary().get("si_sdri", empty)
+
+
+def subtract(scores: Scores, others: Scores) -> Scores:
+    """Differences mixture by mixture, of those in both: a narrow interval."""
+    both = [name for name in scores if name in others]
+    return {name: scores[name] - others[name] for name in both}
+
+
+class _Figure(NamedTuple):
+    """A figure of a table: the paper's, and our scores by mixture, in dB."""
+
+    cell: Cell
+    paper: float | None
+    scores: Scores
+    folders: list[Path]  # of our results, one a seed
+
+    def minus(self, other: "_Figure") -> dict[str, Any]:
+        """Mean of the differences by mixture, see :func:`summarise`."""
+        return summarise(subtract(self.scores, other.scores))
+
+    def minutes(self) -> float | None:
+        """Minutes that an epoch takes, mean over the seeds."""
+        logs = [folder.parent / "train_log.txt" for folder in self.folders]
+        minutes = [x for x in map(read_epoch_minutes, logs) if x is not None]
+        complete = minutes and len(minutes) == len(logs)
+        return sum(minutes) / len(minutes) if complete else None
+
+    def paper_minutes(self) -> float:
+        """Those of the paper's Table 2."""
+        return TABLE_2[_ITERATIONS[self.cell.method.name]][1]
+
+
+# What a table says about a figure and that of the reference, and what the CSV
+# file says beside what it says of all.
+_Text = Callable[[_Figure, _Figure], str]
+_Columns = Callable[[_Figure, _Figure], dict[str, Any]]
+_PLAIN: tuple[_Text, ...] = (
+    lambda figure, _: format_number(figure.paper, 1),
+    lambda figure, _: format_figure(summarise(figure.scores)),
+)
+
+
+def _paper_gain(figure: _Figure, reference: _Figure) -> str:
+    """Difference of the paper's figures."""
+    if figure.paper is None or reference.paper is None:
+        return NOTHING
+    return f"{figure.paper - reference.paper:+.1f}"
+
+
+def _gain(figure: _Figure, reference: _Figure) -> str:
+    """Difference of our figures."""
+    return format_figure(figure.minus(reference), signed=True)
+
+
+def _ratio(figure: _Figure, reference: _Figure) -> str:
+    """How many times the time of the reference ours takes."""
+    ours, one = figure.minutes(), reference.minutes()
+    return format_number(ours / one if ours and one else None)
+
+
+_TIMES: tuple[_Text, ...] = (
+    lambda figure, one: format_number(figure.paper_minutes()),
+    lambda figure, one: format_number(figure.minutes()),
+    lambda figure, one: f"{figure.paper_minutes() / one.paper_minutes():.2f}",
+    _ratio,
+)
+
+
+def _difference_columns(figure: _Figure, reference: _Figure) -> dict[str, Any]:
+    """Columns of the CSV file about a difference, if there is any."""
+    if figure is reference or figure.cell.method.numbers == ORACLE:
+        return {}
+    gain = figure.minus(reference)
+    return {"difference": gain["mean"], "difference_ci95": gain["ci95"]}
+
+
+def _time_columns(figure: _Figure, reference: _Figure) -> dict[str, Any]:
+    """Columns of the CSV file about the times of Table 2."""
+    return {
+        "train_iterations": _ITERATIONS[figure.cell.method.name],
+        "paper_minutes_per_epoch": figure.paper_minutes(),
+        "minutes_per_epoch": figure.minutes(),
+    }
+
+
+class _Line(NamedTuple):
+    """Names in front, then texts about a method's figure in each column."""
+
+    names: tuple[str, ...]
+    method: str
+    texts: tuple[_Text, ...] = _PLAIN
+
+
+class _Part(NamedTuple):
+    """Lines with a common header; those without a figure are left out."""
+
+    caption: str
+    names: tuple[str, ...]  # header of the names
+    headers: tuple[str, ...]  # header of the texts of each column
+    lines: list[_Line]
 
 
 class Table(NamedTuple):
-    """A table before it is written.
+    """A table of the paper. In texts, {data} is the name of the data.
 
     Arguments
     ---------
     title : str
         Its title.
-    parts : list of tuple
-        Caption, header and rows of each part, texts all.
-    rows : list of dict
-        One for each figure, for the CSV file.
-    cells : list of Cell
-        What figures there are, done or not.
+    methods : sequence of Method
+        Methods that it is about.
+    parts : tuple
+        What is in it.
+    reference : str
+        Method that the others are compared to.
+    columns : tuple
+        What is trained on and the number of talkers to test on, pairs; empty
+        to have all that there are data for.
+    paper : mapping
+        The paper's figures by method, where they are not those of Table 3.
+    more : callable
+        Columns of the CSV file beside those of all tables.
     """
 
     title: str
-    parts: list
-    rows: list
-    cells: list
+    methods: Sequence[Method]
+    parts: tuple[_Part, ...]
+    reference: str
+    columns: tuple[tuple[str, int], ...] = (("2", 2),)
+    paper: Mapping[str, float] = {}
+    more: _Columns = _difference_columns
+
+    def cells(
+        self, columns: Sequence[tuple[str, int]], names: Sequence[str] = ()
+    ) -> list[Cell]:
+        """Figures to be made.
+
+        Arguments
+        ---------
+        columns : sequence of tuple
+            What to train on and the number of talkers to test on, pairs.
+        names : sequence of str
+            Names of methods; all by default.
+
+        Returns
+        -------
+        list of Cell
+            Method by method.
+        """
+        return [
+            Cell(method, *column)
+            for method in self.methods
+            if method.name in names or not names
+            for column in columns
+            if column[1] in method.tests(column[0])
+        ]
 
 
-def cells_1():
-    """Figures of Table 1.
+_UNFOLDED = {iterations: unfolded(iterations) for iterations in TABLE_2}
+_ITERATIONS = {method.name: L for L, method in _UNFOLDED.items()}
+TABLES = {
+    "table1": Table(
+        "Table 1: DANet with two k-means at inference, {data}-2mix",
+        [BY_NAME[name] for name in TABLE_1],
+        (
+            _Part(
+                "",
+                ("network", "k-means at inference"),
+                ("paper, wsj0-2mix (dB)", "ours, {data}-2mix (dB)"),
+                [
+                    *(
+                        _Line(("DANet", metric), name)
+                        for name, (metric, _) in TABLE_1.items()
+                    ),
+                    _Line(
+                        ("", "spherical − Euclidean, by mixture"),
+                        "danet_spherical",
+                        (_paper_gain, _gain),
+                    ),
+                ],
+            ),
+        ),
+        "danet",
+        paper={name: dB for name, (_, dB) in TABLE_1.items()},
+    ),
+    "table2": Table(
+        "Table 2: k-means DANet (spherical) by L, {data}-2mix",
+        list(_UNFOLDED.values()),
+        (
+            _Part(
+                "",
+                ("L",),
+                (
+                    "SI-SDRi, paper, wsj0-2mix (dB)",
+                    "ours, {data}-2mix (dB)",
+                    "minutes an epoch, paper",
+                    "ours",
+                    "times L = 1, paper",
+                    "ours",
+                ),
+                [
+                    _Line((str(L),), method.name, (*_PLAIN, *_TIMES))
+                    for L, method in _UNFOLDED.items()
+                ],
+            ),
+        ),
+        _UNFOLDED[1].name,
+        paper={_UNFOLDED[L].name: dB for L, (dB, _) in TABLE_2.items()},
+        more=_time_columns,
+    ),
+    "table3": Table(
+        "Table 3: all methods, {data}-mix",
+        METHODS,
+        (
+            _Part(
+                "SI-SDRi in dB. “2 → 3” is trained on mixtures of 2 speakers "
+                "and tested on mixtures of 3. The paper's data are wsj0-mix.",
+                ("method",),
+                ("{column}, paper", "{column}, ours"),
+                [_Line((method.label,), method.name) for method in METHODS],
+            ),
+            _Part(
+                f"Differences to {BY_NAME[REFERENCE].label}, by mixture.",
+                ("method",),
+                ("{column}",),
+                [
+                    _Line((method.label,), method.name, (_gain,))
+                    for method in METHODS
+                    if method.name != REFERENCE
+                ],
+            ),
+        ),
+        REFERENCE,
+        columns=(),
+    ),
+}
 
-    Returns
-    -------
-    list of Cell
-        DANet with two metrics at inference.
-    """
-    return [Cell(BY_NAME[name], "2", 2) for name in TABLE_1]
 
-
-def cells_2():
-    """Figures of Table 2.
-
-    Returns
-    -------
-    list of Cell
-        k-means DANet with some numbers of iterations.
-    """
-    return [Cell(unfolded(iterations), "2", 2) for iterations in TABLE_2]
-
-
-def cells_3(names, columns):
-    """Figures of Table 3.
+def write_table(
+    name: str,
+    data: str,
+    columns: Sequence[tuple[str, int]],
+    planner: Planner,
+    folder: Path,
+) -> str:
+    """Writes a table, with the figures that there are.
 
     Arguments
     ---------
-    names : sequence of str
-        Names of methods.
-    columns : list of tuple
-        What to train on and the number of speakers to test on, pairs.
-
-    Returns
-    -------
-    list of Cell
-        Method by method.
-    """
-    return [
-        Cell(method, train_on, test_on)
-        for method in METHODS
-        if method.name in names
-        for train_on, test_on in columns
-        if test_on in method.tests(train_on)
-    ]
-
-
-def make_table_1(planner, data_name):
-    """Table 1: the same DANet with two metrics of k-means at inference.
-
-    Arguments
-    ---------
-    planner : Planner
-        Knows where the results are.
-    data_name : str
+    name : str
+        Which one.
+    data : str
         Name of the data.
-
-    Returns
-    -------
-    Table
-        The table.
-    """
-    cells = cells_1()
-    scores = [_scores(planner, cell) for cell in cells]
-    header = [
-        "network", "k-means at inference", "paper, wsj0-2mix (dB)",
-        f"ours, {data_name}-2mix (dB)",
-    ]  # fmt: skip
-    lines, rows = [], []
-    for cell, own in zip(cells, scores):
-        metric, paper = TABLE_1[cell.method.name]
-        figure = summarise(own)
-        lines.append(["DANet", metric, f"{paper:.1f}", format_figure(figure)])
-        row = _csv_row("table1", cell, paper, figure)
-        rows.append({**row, **_difference(own, scores[0])})
-    change = summarise(subtract(scores[1], scores[0]))
-    gain = TABLE_1["danet_spherical"][1] - TABLE_1["danet"][1]
-    change = format_figure(change, signed=True)
-    lines.append(
-        ["", "spherical − Euclidean, by mixture", f"+{gain:.1f}", change]
-    )
-    title = f"Table 1: DANet with two k-means at inference, {data_name}-2mix"
-    return Table(title, [("", header, lines)], rows, cells)
-
-
-def make_table_2(planner, data_name):
-    """Table 2: k-means DANet by the number L of iterations in training.
-
-    Arguments
-    ---------
+    columns : sequence of tuple
+        What is trained on and the number of talkers to test on, pairs.
     planner : Planner
-        Knows where the results are.
-    data_name : str
-        Name of the data.
+        Knows the runs.
+    folder : pathlib.Path
+        Where NAME_DATA.md and NAME_DATA.csv go.
 
     Returns
     -------
-    Table
-        The table.
+    str
+        The Markdown.
     """
-    cells = cells_2()
-    header = [
-        "L", "SI-SDRi, paper, wsj0-2mix (dB)", f"ours, {data_name}-2mix (dB)",
-        "minutes an epoch, paper", "ours", "times L = 1, paper", "ours",
-    ]  # fmt: skip
-    first = _epoch_minutes(planner, cells[0])
-    one = next(iter(TABLE_2.values()))[1]
-    lines, rows = [], []
-    for cell, (iterations, (paper, minutes)) in zip(cells, TABLE_2.items()):
-        figure = summarise(_scores(planner, cell))
-        ours = _epoch_minutes(planner, cell)
-        ratio = ours / first if ours and first else None
-        lines.append(
-            [
-                str(iterations), f"{paper:.1f}", format_figure(figure),
-                f"{minutes:.2f}", format_number(ours), f"{minutes / one:.2f}",
-                format_number(ratio),
-            ]
-        )  # fmt: skip
-        row = _csv_row("table2", cell, paper, figure)
-        times = {"paper_minutes_per_epoch": minutes, "minutes_per_epoch": ours}
-        rows.append({**row, "train_iterations": iterations, **times})
-    title = f"Table 2: k-means DANet (spherical) by L, {data_name}-2mix"
-    return Table(title, [("", header, lines)], rows, cells)
-
-
-def make_table_3(planner, data_name, columns):
-    """Table 3: all methods, by what they are trained and tested on.
-
-    Arguments
-    ---------
-    planner : Planner
-        Knows where the results are.
-    data_name : str
-        Name of the data.
-    columns : list of tuple
-        What is trained on and the number of speakers to test on, pairs.
-
-    Returns
-    -------
-    Table
-        The table.
-    """
-    cells = cells_3(BY_NAME, columns)
-    scores = {
-        (cell.method.name, *cell[1:]): _scores(planner, cell) for cell in cells
-    }
-    header, header_2 = ["method"], ["method"]
-    for train_on, test_on in columns:
-        name = f"{train_on} → {test_on}"
-        header += [f"{name}, paper", f"{name}, ours"]
-        header_2.append(name)
-    lines, lines_2, rows = [], [], []
-    for method in METHODS:
-        line, line_2 = [method.label], [method.label]
+    table = TABLES[name]
+    cells = table.cells(columns)
+    figures = {}
+    for method in table.methods:
         for column in columns:
-            own = scores.get((method.name, *column), {})
-            other = scores.get((REFERENCE, *column), {})
-            paper = method.paper.get(column)
-            figure = summarise(own)
-            line += [format_number(paper, 1), format_figure(figure)]
-            change = summarise(subtract(own, other))
-            line_2.append(format_figure(change, signed=True))
-            row = _csv_row("table3", Cell(method, *column), paper, figure)
-            if method.numbers != ORACLE:
-                row.update(_difference(own, other))
-            # An oracle has the same figure in several columns.
-            if (own or paper is not None) and row not in rows:
-                rows.append(row)
-        lines.append(line)
-        if method.name != REFERENCE:
-            lines_2.append(line_2)
-    caption = (
-        "SI-SDRi in dB. “2 → 3” is trained on mixtures of 2 speakers and tested "
-        "on mixtures of 3. The paper's data are wsj0-mix."
-    )
-    label = BY_NAME[REFERENCE].label
-    parts = [
-        (caption, header, _filled(lines)),
-        (f"Differences to {label}, by mixture.", header_2, _filled(lines_2)),
-    ]
-    title = f"Table 3: all methods, {data_name}-mix"
-    return Table(title, [part for part in parts if part[2]], rows, cells)
+            cell = Cell(method, *column)
+            paper = table.paper.get(method.name, method.paper.get(column))
+            folders = planner.results(cell) if cell in cells else []
+            scores = read_scores(folders, cell.test_on)
+            figures[method.name, column] = _Figure(cell, paper, scores, folders)
+    pairs = {
+        key: (figure, figures[table.reference, key[1]])
+        for key, figure in figures.items()
+    }
+    rows: list[dict[str, Any]] = []
+    for pair in pairs.values():
+        row = {"table": name, **_row(pair[0]), **table.more(*pair)}
+        # An oracle has the same figure in several columns.
+        if (row["mixtures"] or row["paper_si_sdri"]) and row not in rows:
+            rows.append(row)
+    text = f"# {table.title}\n".format(data=data)
+    for part in table.parts:
+        text += _write_part(part, data, columns, pairs)
+    counts = sorted({row["mixtures"] for row in rows} - {0})
+    done = [figure.cell for figure in figures.values() if figure.folders]
+    text += "".join(f"\n{note}\n" for note in _notes(done, counts, planner))
+    with write_whole(folder / f"{name}_{data}.md") as path:
+        path.write_text(text, encoding="utf-8")
+    with (
+        write_whole(folder / f"{name}_{data}.csv") as path,
+        path.open("w", newline="", encoding="utf-8") as file,
+    ):
+        fields = list(dict.fromkeys(key for row in rows for key in row))
+        writer = csv.DictWriter(file, fields, lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: _round(x) for key, x in row.items()})
+    return text
 
 
-def _filled(lines):
-    """Those lines that are more than a label."""
-    return [line for line in lines if any(x != NOTHING for x in line[1:])]
+def _write_part(
+    part: _Part,
+    data: str,
+    columns: Sequence[tuple[str, int]],
+    pairs: Mapping[Any, tuple[_Figure, _Figure]],
+) -> str:
+    """Markdown of a part, nothing without figures."""
+    header, lines = [*part.names], []
+    for train_on, test_on in columns:
+        column = f"{train_on} → {test_on}"
+        header += [x.format(data=data, column=column) for x in part.headers]
+    for line in part.lines:
+        figures = [pairs[line.method, column] for column in columns]
+        texts = [text(*pair) for pair in figures for text in line.texts]
+        if set(texts) != {NOTHING}:
+            lines.append([*line.names, *texts])
+    if not lines:
+        return ""
+    caption = f"\n{part.caption}\n" if part.caption else ""
+    return f"{caption}\n{format_markdown(header, lines)}"
 
 
-def _scores(planner, cell):
-    """Scores of a figure by mixture, none if it is not done."""
-    return read_scores(planner.results(cell), cell.test_on)
-
-
-def _epoch_minutes(planner, cell):
-    """Mean over the seeds of the minutes an epoch takes, or None."""
-    if not planner.results(cell):
-        return None
-    logs = [
-        planner.training(cell.method, cell.train_on, seed).folder
-        / "train_log.txt"
-        for seed in planner.seeds
-    ]
-    minutes = [read_epoch_minutes(log) for log in logs]
-    return None if None in minutes else sum(minutes) / len(minutes)
-
-
-def _csv_row(table, cell, paper, figure):
+def _row(figure: _Figure) -> dict[str, Any]:
     """What a row of the CSV file says about a figure."""
-    oracle = cell.method.numbers == ORACLE
+    method, train_on, test_on = figure.cell
+    ours = summarise(figure.scores)
     return {
-        "table": table,
-        "method": cell.method.name,
-        "trained_on": "" if oracle else cell.train_on,
-        "tested_on": cell.test_on,
-        "paper_si_sdri": paper,
-        "si_sdri": figure["mean"],
-        "ci95": figure["ci95"],
-        "mixtures": figure["scored"],
+        "method": method.name,
+        "trained_on": "" if method.numbers == ORACLE else train_on,
+        "tested_on": test_on,
+        "paper_si_sdri": figure.paper,
+        "si_sdri": ours["mean"],
+        "ci95": ours["ci95"],
+        "mixtures": ours["scored"],
     }
 
 
-def _difference(scores, others):
-    """Columns of the CSV file about a difference, if there is any."""
-    if scores is others:
-        return {}
-    figure = summarise(subtract(scores, others))
-    return {"difference": figure["mean"], "difference_ci95": figure["ci95"]}
+def _round(value: Any) -> Any:
+    """Digits that say something; other values as they are."""
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def _notes(
+    done: Sequence[Cell], counts: Sequence[int], planner: Planner
+) -> list[str]:
+    """Paragraphs below a table: measure, budget, sources."""
+    if not done:
+        return ["None of its runs is done yet."]
+    measure = (
+        "SI-SDRi: means over all mixtures of tt "
+        f"({' and '.join(map(str, counts))}) with 95 % intervals."
+    )
+    if len(planner.seeds) > 1:
+        measure += (
+            f" The score of a mixture is its mean over {len(planner.seeds)} "
+            "trainings."
+        )
+    trainings = [
+        (cell.method, planner.training(*cell[:2], planner.seeds[0]))
+        for cell in done
+        if cell.method.numbers != ORACLE
+    ]
+    budget = [_describe_budget(trainings, planner)] if trainings else []
+    return [measure, *budget, describe_sources(planner.runs(done))]
+
+
+def _describe_budget(
+    trainings: Sequence[tuple[Method, Run]], planner: Planner
+) -> str:
+    """What the trainings have in common, and what they have not."""
+    hours = {format_hours(run.hours / it.factor) for it, run in trainings}
+    text = f"Each training saw {' or '.join(sorted(hours))} of mixtures"
+    if any(method.factor > 1 for method, _ in trainings):
+        text += " (⁺: twice that)"
+    made = "new ones in every epoch" if planner.budget.dynamic_mixing else ""
+    seeds = ", ".join(map(str, planner.seeds))
+    text += f", {made or 'those of tr'}; seed{'s' * (len(planner.seeds) > 1)} "
+    text += f"{seeds}."
+    if any(method.curriculum for method, _ in trainings):
+        text += " W/ CL, the first half of the epochs has short segments."
+    trunks = [x for x in trainings if has_trunk(x[0].system)]
+    for names, chosen in ((COMMON, trainings), (TRUNK, trunks)):
+        if chosen:
+            text += f" {', '.join(_group(name, chosen) for name in names)}."
+    without = {it.label for it, _ in trainings if not has_trunk(it.system)}
+    if without:
+        text += f" {', '.join(sorted(without))} have networks of their own."
+    return text
+
+
+def _group(name: str, trainings: Sequence[tuple[Method, Run]]) -> str:
+    """A setting of most trainings, and which ones have another."""
+    labels: dict[str, dict[str, None]] = {}
+    for method, run in trainings:
+        keys = read_keys(run.system, run.options.get("trunk"))
+        value = str({**keys, **run.options}.get(name, NOTHING))
+        labels.setdefault(value, {})[method.label] = None
+    ranked = sorted(labels, key=lambda value: -len(labels[value]))
+    others = [f"{value}: {', '.join(labels[value])}" for value in ranked[1:]]
+    return f"{name} {ranked[0]}" + f" ({'; '.join(others)})" * bool(others)

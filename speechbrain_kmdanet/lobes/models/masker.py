@@ -1,0 +1,173 @@
+"""The contract of a masker: how it is called, and how many talkers it takes."""
+
+import operator
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from speechbrain_kmdanet.errors import UserError
+
+
+class Masker(nn.Module):
+    """What all maskers have in common.
+
+    Called as the masknet of SpeechBrain's separators: spectrum in, masks with
+    the sources first out. A masker implements ``make``, which takes the
+    arguments of :meth:`forward` with a number of talkers that was checked, and
+    returns masks and embeddings, None for those that it did not make.
+
+    Arguments
+    ---------
+    num_spks : int
+        Number of talkers when the call does not say.
+    """
+
+    # Whether, in the current mode, mask l belongs to source l; then the
+    # sources have to be given.
+    ordered = False
+    # Whether a call may ask for another number of talkers.
+    any_number = True
+    # Whether attractors can be handed in.
+    takes_attractors = False
+    # What losses can be made of: outputs that carry a gradient.
+    outputs = frozenset({"masks"})
+    make: Callable[..., tuple[Tensor | None, Tensor | None]]
+
+    def __init__(self, num_spks: int = 2) -> None:
+        super().__init__()
+        self.num_spks = num_spks
+
+    def forward(
+        self,
+        spectrum: Tensor,
+        num_frames: Tensor | None = None,
+        num_spks: int | None = None,
+        sources: Tensor | None = None,
+        attractors: Tensor | None = None,
+        with_embeddings: bool = False,
+        with_masks: bool = True,
+    ) -> Tensor | None | tuple[Tensor | None, Tensor | None]:
+        """Computes the masks.
+
+        Arguments
+        ---------
+        spectrum : torch.Tensor
+            Complex spectrum of the mixture [B, F, T]; in the waveform domain,
+            real features of that shape.
+        num_frames : torch.Tensor
+            Number of frames of each item that are not padding [B]; None if
+            there is no padding.
+        num_spks : int
+            Number of talkers K; that of the attractors, or of the
+            constructor, by default.
+        sources : torch.Tensor
+            Spectra of the sources [B, K, F, T], which oracles need.
+        attractors : torch.Tensor
+            Attractors [B, K, D] of the talkers: nothing is estimated then.
+        with_embeddings : bool
+            Whether to return a pair, the embeddings beside the masks.
+        with_masks : bool
+            Whether the masks are wanted, too.
+
+        Returns
+        -------
+        masks : torch.Tensor
+            Masks [K, B, F, T], real; None if they are not wanted.
+        embeddings : torch.Tensor
+            Embeddings [B, T · F, D], if asked for; None if there are none.
+
+        Raises
+        ------
+        UserError
+            If the masker cannot separate so many talkers, in general or in
+            so short a mixture, or an argument does not fit.
+        """
+        if attractors is not None:
+            self._check_attractors(attractors, num_spks)
+            num_spks = attractors.shape[1]
+        num_spks = self._resolve(num_spks)
+        if not self.training:  # where waiting for the device costs little
+            _check_bins(num_spks, spectrum, num_frames)
+        masks, embeddings = self.make(
+            spectrum, num_frames, num_spks, sources, attractors, with_masks
+        )
+        return (masks, embeddings) if with_embeddings else masks
+
+    def _resolve(self, num_spks: int | None) -> int:
+        """The number of talkers, if there can be so many."""
+        if num_spks is None:
+            return self.num_spks
+        try:
+            count = (
+                0 if isinstance(num_spks, bool) else operator.index(num_spks)
+            )
+        except TypeError:
+            count = 0
+        if count < 1:
+            raise UserError(
+                f"num_spks must be an integer >= 1, got {num_spks!r}"
+            )
+        if count != self.num_spks and not self.any_number:
+            raise UserError(
+                f"this network separates num_spks={self.num_spks} talkers "
+                f"only, got num_spks={count}: train one for them, or use one "
+                "that clusters embeddings"
+            )
+        return count
+
+    def _check_attractors(
+        self, attractors: Tensor, num_spks: int | None
+    ) -> None:
+        """Refuses attractors where there is no use for them."""
+        if not self.takes_attractors:
+            raise UserError(
+                "attractors must be None: this network has no attractors"
+            )
+        if attractors.dim() != 3 or num_spks not in (None, attractors.shape[1]):
+            raise UserError(
+                f"attractors must have shape [B, num_spks={num_spks}, D], got "
+                f"{tuple(attractors.shape)}"
+            )
+
+
+def _check_bins(
+    num_spks: int, spectrum: Tensor, num_frames: Tensor | None
+) -> None:
+    """Refuses more talkers than time-frequency bins of an item."""
+    batch, num_bins, max_frames = spectrum.shape
+    frames = [max_frames] if num_frames is None else num_frames.tolist()
+    for item, bins in enumerate(num_bins * count for count in frames):
+        if bins < num_spks:
+            which = "the mixture" if batch == 1 else f"item {item} of the batch"
+            raise UserError(
+                f"num_spks={num_spks} talkers cannot be told apart in the "
+                f"{bins} time-frequency bins of {which}: ask for fewer talkers "
+                "or give a longer mixture"
+            )
+
+
+def check_active_bins(weights: Tensor, num_spks: int) -> None:
+    """Refuses more talkers than bins that count; silence is let through.
+
+    Arguments
+    ---------
+    weights : torch.Tensor
+        Weights of the bins in a clustering [B, N].
+    num_spks : int
+        Number of talkers.
+
+    Raises
+    ------
+    UserError
+        If an item has fewer bins of positive weight, but some.
+    """
+    active = (weights > 0).sum(1)
+    scarce = (active > 0) & (active < num_spks)
+    if scarce.any():
+        item = int(scarce.nonzero()[0])
+        raise UserError(
+            f"num_spks={num_spks} talkers cannot be told apart in item {item} "
+            f"of the batch, of which only {int(active[item])} time-frequency "
+            "bins have enough energy: ask for fewer talkers or give a longer "
+            "mixture"
+        )

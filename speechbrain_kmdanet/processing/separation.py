@@ -1,0 +1,206 @@
+"""The chain of every separator: encode, mask, decode.
+
+Training, inference, benchmarks and tests call :func:`separate`; what a caller
+does not ask of the record that it returns is not computed.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor, nn
+
+
+@dataclass
+class Separation:
+    """Separation of a batch of mixtures, with the truth beside it if known.
+
+    Arguments
+    ---------
+    spectrum : torch.Tensor
+        Encoded mixture: complex [B, F, T] in the time-frequency plane, real
+        features of that shape in the waveform domain.
+    length : int
+        Length L of the mixtures in samples.
+    encode : callable
+        Encoder, waveforms [·, L] to spectra [·, F, T].
+    decode : callable
+        Decoder, spectra [·, F, T] to waveforms.
+    num_samples : torch.Tensor
+        Length of each item without padding [B]; None if nobody said.
+    num_frames : torch.Tensor
+        Number of frames of each item without padding [B]; None if no item is
+        padded.
+    ordered : bool
+        Whether mask l is known to belong to source l: no permutation is
+        searched.
+    sources : torch.Tensor
+        True sources [B, L, K]; None at inference.
+    masks : torch.Tensor
+        Masks [K, B, F, T]; None if they were not asked for.
+    embeddings : torch.Tensor
+        Embeddings of the bins [B, T · F, D]; None if they were not asked for.
+    """
+
+    spectrum: Tensor
+    length: int
+    encode: Callable[[Tensor], Tensor]
+    decode: Callable[[Tensor], Tensor]
+    num_samples: Tensor | None = None
+    num_frames: Tensor | None = None
+    ordered: bool = False
+    # None where nobody gave it or asked for it:
+    sources: Tensor = None  # type: ignore[assignment]
+    masks: Tensor = None  # type: ignore[assignment]
+    embeddings: Tensor = None  # type: ignore[assignment]
+
+    @cached_property
+    def source_spectra(self) -> Tensor:
+        """Spectra of the true sources [B, K, F, T]."""
+        sources = self.sources.transpose(1, 2)  # [B, K, L]
+        spectra = self.encode(sources.flatten(0, 1))  # [B · K, F, T]
+        return spectra.unflatten(0, sources.shape[:2])
+
+    @cached_property
+    def estimates(self) -> Tensor:
+        """Waveforms of the estimated sources [B, L, K]."""
+        return decode_sources(
+            self.masks, self.spectrum, self.decode, self.length
+        )
+
+    @cached_property
+    def masked_magnitudes(self) -> Tensor:
+        """Masked magnitudes of the mixture [B, K, F, T]."""
+        masks = self.masks.transpose(0, 1)  # [B, K, F, T]
+        return masks * self.spectrum.abs().unsqueeze(1)
+
+
+def separate(
+    encoder: nn.Module,
+    masknet: nn.Module,
+    decoder: nn.Module,
+    mixture: Tensor,
+    num_spks: int | None = None,
+    num_samples: Tensor | None = None,
+    sources: Tensor | None = None,
+    attractors: Tensor | None = None,
+    outputs: Collection[str] = ("masks",),
+) -> Separation:
+    """Separates a batch of mixtures.
+
+    Arguments
+    ---------
+    encoder, masknet, decoder : nn.Module
+        The modules of a separator, also inside DistributedDataParallel.
+    mixture : torch.Tensor
+        Mixtures [B, L].
+    num_spks : int
+        Number of talkers K; that of the sources, of the attractors or of the
+        masker by default.
+    num_samples : torch.Tensor
+        Length of each item without padding [B]; L by default.
+    sources : torch.Tensor
+        True sources [B, L, K], which oracles need.
+    attractors : torch.Tensor
+        Attractors [B, K, D], instead of estimated ones.
+    outputs : collection of str
+        What the masker shall make: "masks", "embeddings".
+
+    Returns
+    -------
+    Separation
+        Record of what was made; waveforms are decoded when they are read.
+
+    Example
+    -------
+    >>> import torch
+    >>> from speechbrain_kmdanet.lobes.models.oracle import OracleMasker
+    >>> from speechbrain_kmdanet.processing.stft import STFTDecoder, STFTEncoder
+    >>> sources = torch.randn(2, 1000, 3)
+    >>> separation = separate(
+    ...     STFTEncoder(),
+    ...     OracleMasker(),
+    ...     STFTDecoder(),
+    ...     sources.sum(2),
+    ...     sources=sources,
+    ... )
+    >>> separation.estimates.shape
+    torch.Size([2, 1000, 3])
+    """
+    num_frames = None
+    # Frames are None without padding: recurrent layers run faster.
+    if num_samples is not None and (num_samples < mixture.shape[1]).any():
+        num_frames = _inside(encoder).num_frames(num_samples)  # [B]
+    separation = Separation(
+        encoder(mixture),  # [B, F, T]
+        mixture.shape[1],
+        encoder,
+        decoder,
+        num_samples,
+        num_frames,
+        bool(_inside(masknet).ordered),
+    )
+    if sources is not None:
+        separation.sources = sources
+        num_spks = num_spks or sources.shape[2]
+    made = masknet(
+        separation.spectrum,
+        num_frames,
+        num_spks,
+        separation.source_spectra if separation.ordered else None,
+        attractors,
+        with_embeddings="embeddings" in outputs,
+        with_masks="masks" in outputs,
+    )
+    # What is not asked for is not kept: embeddings are large.
+    if "embeddings" in outputs:
+        separation.masks, separation.embeddings = made
+    else:
+        separation.masks = made
+    return separation
+
+
+def _inside(module: nn.Module) -> Any:
+    """The module that DistributedDataParallel wraps."""
+    return getattr(module, "module", module)
+
+
+def decode_sources(
+    masks: Tensor,
+    spectrum: Tensor,
+    decoder: Callable[[Tensor], Tensor],
+    num_samples: int,
+) -> Tensor:
+    """Applies masks to the spectrum of a mixture and decodes the sources.
+
+    Arguments
+    ---------
+    masks : torch.Tensor
+        Masks [K, B, F, T].
+    spectrum : torch.Tensor
+        Spectrum of the mixture [B, F, T].
+    decoder : callable
+        Turns spectra [K · B, F, T] into waveforms.
+    num_samples : int
+        Length L of the mixture.
+
+    Returns
+    -------
+    torch.Tensor
+        Sources [B, L, K].
+
+    Example
+    -------
+    >>> import torch
+    >>> from speechbrain_kmdanet.processing.stft import STFTDecoder, STFTEncoder
+    >>> mixture = torch.randn(2, 1000)
+    >>> spectrum = STFTEncoder()(mixture)
+    >>> masks = torch.full((3, *spectrum.shape), 1 / 3)
+    >>> sources = decode_sources(masks, spectrum, STFTDecoder(), 1000)
+    >>> torch.allclose(sources.sum(2), mixture, atol=1e-5)
+    True
+    """
+    masked = (masks * spectrum).flatten(0, 1)  # [K · B, F, T]
+    waveforms = decoder(masked)[:, :num_samples]  # [K · B, L]
+    return waveforms.unflatten(0, masks.shape[:2]).permute(1, 2, 0)

@@ -1,0 +1,243 @@
+"""Tests of dynamic mixing: new mixtures in every epoch."""
+
+import csv
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch.utils.data import DataLoader
+
+from speechbrain_kmdanet.dataio.active_level import active_speech_level
+from speechbrain_kmdanet.dataio.mixture_dataset import (
+    MAX_GAIN_DB,
+    DynamicMixing,
+    index_corpus,
+    read_index,
+)
+from speechbrain_kmdanet.errors import UserError
+
+RATE = 8000
+# Frequency of each speaker's tone in Hz, and its amplitude
+TONES = {"a": (500, 0.9), "b": (1000, 0.3), "c": (1500, 0.1), "d": (2000, 0.02)}
+
+
+def tone(frequency, amplitude, seconds, rate=RATE):
+    time = np.arange(round(seconds * rate)) / rate
+    return amplitude * np.sin(2 * np.pi * frequency * time)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Four speakers, who hum, and the list of their recordings."""
+    folder = tmp_path_factory.mktemp("corpus")
+    recordings = []
+    for speaker, (frequency, amplitude) in TONES.items():
+        (folder / speaker).mkdir()
+        for number, seconds in enumerate((0.7, 1.5)):
+            path = f"{speaker}/{number}.wav"
+            signal = tone(frequency, amplitude, seconds)
+            soundfile.write(folder / path, signal, RATE, "FLOAT")
+            recordings.append(
+                {
+                    "path": path,
+                    "speaker": speaker,
+                    "samples": len(signal),
+                    "sample_rate": RATE,
+                    "level": amplitude**2 / 2,
+                }
+            )
+    return folder, recordings
+
+
+def frequencies(signals):
+    """Frequency in Hz of the tone of each signal [L, K]."""
+    spectrum = np.abs(np.fft.rfft(signals.numpy(), axis=0))
+    return spectrum.argmax(axis=0) * RATE / len(signals)
+
+
+def level_db(signal):
+    return 10 * np.log10(np.square(signal.numpy(), dtype=np.float64).mean())
+
+
+def test_same_mixture_whatever_the_workers(corpus):
+    def mixtures(num_workers, order=None):
+        dataset = DynamicMixing(*corpus, epoch_size=6, seed=3)
+        dataset.epoch = 2
+        loader = DataLoader(
+            dataset, None, num_workers=num_workers, sampler=order
+        )
+        return {item["id"]: item for item in loader}
+
+    alone, parallel = mixtures(0), mixtures(2, order=[5, 3, 1, 0, 2, 4])
+    assert set(alone) == {f"2-{i}" for i in range(6)} == set(parallel)
+    for name, item in alone.items():
+        assert torch.equal(item["mixture"], parallel[name]["mixture"])
+        assert torch.equal(item["sources"], parallel[name]["sources"])
+
+
+@pytest.mark.parametrize("change", [{"epoch": 2}, {"seed": 4}, {"index": 1}])
+def test_mixtures_change(corpus, change):
+    def mixture(seed=3, epoch=1, index=0):
+        dataset = DynamicMixing(*corpus, seed=seed)
+        dataset.epoch = epoch
+        return dataset[index]["mixture"]
+
+    assert not torch.equal(mixture(), mixture(**change))
+    assert torch.equal(mixture(), mixture())
+
+
+@pytest.mark.parametrize("num_spks", [2, 3, 4])
+def test_levels_and_speakers(corpus, num_spks):
+    dataset = DynamicMixing(*corpus, num_spks=num_spks, segment_seconds=2.0)
+    for index in range(5):
+        item = dataset[index]
+        mixture, sources = item["mixture"], item["sources"]
+        assert mixture.shape == (16000,) and sources.shape == (16000, num_spks)
+        assert mixture.dtype == sources.dtype == torch.float32
+        assert torch.allclose(sources.sum(1), mixture, atol=1e-6)
+        peak = max(mixture.abs().max(), sources.abs().max())
+        assert peak == pytest.approx(0.9, abs=1e-6)
+        # All speakers are distinct.
+        assert len(set(frequencies(sources).round(-2))) == num_spks
+        # Gains of WSJ0-mix, whatever the level of the recordings: g, −g, 0...
+        levels = [level_db(source) for source in sources.T]
+        gain = (levels[0] - levels[1]) / 2
+        assert -0.1 < gain < MAX_GAIN_DB + 0.1
+        for level in levels[2:]:
+            assert levels[0] - level == pytest.approx(gain, abs=0.1)
+
+
+def test_recordings_are_resampled(tmp_path):
+    for speaker, frequency in zip("ab", (500, 1000)):
+        (tmp_path / speaker).mkdir()
+        signal = tone(frequency, 0.5, 3.0, 16000)
+        soundfile.write(tmp_path / speaker / "0.flac", signal, 16000)
+    index = tmp_path / "index.csv"
+    index_corpus(tmp_path, index, workers=1)
+    dataset = DynamicMixing(tmp_path, read_index(index), segment_seconds=1.0)
+    found = frequencies(dataset[0]["sources"])
+    assert sorted(found) == pytest.approx([500, 1000], abs=2)
+
+
+def test_another_rate_than_that_measured(corpus):
+    folder, recordings = corpus
+    recordings = [{**row, "sample_rate": 16000} for row in recordings]
+    with pytest.raises(UserError, match="8000 Hz, expected 16000 Hz as when"):
+        DynamicMixing(folder, recordings)[0]
+
+
+@pytest.mark.parametrize(
+    "damage, reason",
+    [
+        (lambda path: path.write_text("no audio"), "Format not recognised"),
+        (lambda path: path.unlink(), "System error"),
+        (lambda path: soundfile.write(path, [0.5] * 9, RATE), ""),
+        (
+            lambda path: soundfile.write(path, [[0.0, 1.0]] * 9000, RATE),
+            "expected",
+        ),
+    ],
+)
+def test_damage_is_told_in_one_line(tmp_path, damage, reason):
+    for speaker in "ab":
+        (tmp_path / speaker).mkdir()
+        path = tmp_path / speaker / "0.wav"
+        soundfile.write(path, tone(500, 0.5, 1.0), RATE)
+    index = tmp_path / "index.csv"
+    index_corpus(tmp_path, index, workers=1)
+    for path in tmp_path.glob("*/*.wav"):
+        damage(path)
+    dataset = DynamicMixing(tmp_path, read_index(index))
+    with pytest.raises(UserError, match=f"Error .*0.wav': {reason}") as error:
+        dataset[0]
+    # PyTorch makes an error of a loader's worker again from its text alone.
+    assert type(error.value) is UserError
+
+
+def test_speed_is_that_of_the_voice(corpus):
+    dataset = DynamicMixing(*corpus, segment_seconds=1.0, speeds=[1.1])
+    wanted = 1.1 * np.array([frequency for frequency, _ in TONES.values()])
+    for found in frequencies(dataset[0]["sources"]):
+        assert np.abs(wanted - found).min() < 5.0
+
+
+@pytest.mark.parametrize("num_spks", [5, (2, 5)])
+def test_too_few_speakers(corpus, num_spks):
+    with pytest.raises(UserError, match="num_spks=5 need as many speakers"):
+        DynamicMixing(*corpus, num_spks=num_spks)
+
+
+def test_several_numbers_take_turns(corpus):
+    dataset = DynamicMixing(*corpus, num_spks=(2, 3), epoch_size=5)
+    assert dataset.num_spks == [2, 3, 2, 3, 2] and len(dataset) == 5
+    for index, num_spks in enumerate(dataset.num_spks):
+        sources = dataset[index]["sources"]
+        assert sources.shape[1] == num_spks
+        # The mixture is that of its index among mixtures of this number.
+        alone = DynamicMixing(*corpus, num_spks=num_spks, epoch_size=5)
+        assert torch.equal(alone[index]["sources"], sources)
+
+
+def test_active_levels_in_the_mixture(tmp_path):
+    """The gains are those of the active levels, in which pauses do not count."""
+    time = np.arange(4 * RATE) / RATE
+    for speaker, share in zip("abc", (0.9, 0.4, 0.1)):
+        (tmp_path / speaker).mkdir()
+        # One burst in two seconds, the louder the longer
+        signal = (time % 2.0 < 2.0 * share) * tone(500, share, 4.0)
+        for number in range(2):
+            path = tmp_path / speaker / f"{number}.wav"
+            soundfile.write(path, signal, RATE, "FLOAT")
+    index = tmp_path / "index.csv"
+    index_corpus(tmp_path, index, workers=1)
+    dataset = DynamicMixing(
+        tmp_path, read_index(index), num_spks=3, segment_seconds=16.0
+    )
+
+    def errors(measure):
+        """Largest deviation in dB from the gains g, −g, 0."""
+        for item in map(dataset.__getitem__, range(4)):
+            first, second, third = (
+                10 * np.log10(measure(source.double().numpy()))
+                for source in item["sources"].T
+            )
+            yield abs((first + second) / 2 - third)
+
+    assert max(errors(lambda x: active_speech_level(x, RATE))) < 0.3
+    assert max(errors(lambda x: np.mean(np.square(x)))) > 3.0
+
+
+def test_index_is_made_once(corpus, tmp_path):
+    folder, recordings = corpus
+    index = tmp_path / "new" / "index.csv"
+    index_corpus(folder, index, workers=1)
+    found = read_index(index)
+    assert [row["path"] for row in found] == [r["path"] for r in recordings]
+    assert [row["speaker"] for row in found] == [*"aabbccdd"]
+    for row in found:
+        signal, rate = soundfile.read(folder / row["path"])
+        assert (row["samples"], row["sample_rate"]) == (len(signal), rate)
+        assert row["level"] == pytest.approx(active_speech_level(signal, rate))
+    # Read again rather than measured again
+    with index.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows[0]["level"] = "0.125"
+    with index.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    index_corpus(folder, index)
+    assert read_index(index) == [{**found[0], "level": 0.125}, *found[1:]]
+
+
+def test_index_names_what_is_unusable(tmp_path):
+    with pytest.raises(UserError, match="there are no recordings in"):
+        index_corpus(tmp_path, tmp_path / "index.csv")
+    (tmp_path / "a").mkdir()
+    soundfile.write(
+        tmp_path / "a" / "0.wav", np.full(8000, np.nan), RATE, "FLOAT"
+    )
+    with pytest.raises(UserError, match=r"a/0\.wav .*has NaN"):
+        index_corpus(tmp_path, tmp_path / "index.csv", workers=1)
+    assert not (tmp_path / "index.csv").exists()

@@ -1,0 +1,99 @@
+"""Tests of the chain of every separator, and of what it computes when."""
+
+import pytest
+import torch
+
+from speechbrain_kmdanet.lobes.models.masker import Masker
+from speechbrain_kmdanet.lobes.models.oracle import OracleMasker
+from speechbrain_kmdanet.processing.separation import decode_sources, separate
+from speechbrain_kmdanet.processing.stft import STFTDecoder, STFTEncoder
+
+
+class Counted(torch.nn.Module):
+    """A module inside another, as in DistributedDataParallel, and its calls."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+        self.calls = []
+
+    def forward(self, *inputs, **options):
+        self.calls.append((*inputs, *options.values()))
+        return self.module(*inputs, **options)
+
+
+class Halves(Masker):
+    """Equal masks, and no embeddings."""
+
+    def make(self, spectrum, num_frames, num_spks, *_):
+        return torch.full((num_spks, *spectrum.shape), 1 / num_spks), None
+
+
+def make_modules(masker):
+    """Encoder, masker and decoder, each inside another."""
+    modules = STFTEncoder(64, 16), masker, STFTDecoder(64, 16)
+    return tuple(Counted(module) for module in modules)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_encode_mask_decode(wrapped):
+    modules = make_modules(OracleMasker())
+    if not wrapped:
+        modules = [module.module for module in modules]
+    sources = torch.randn(2, 300, 3)
+    mixture = sources.sum(2)
+    separation = separate(*modules, mixture, sources=sources)
+    spectra = [modules[0](sources[..., k]) for k in range(3)]
+    torch.testing.assert_close(
+        separation.source_spectra, torch.stack(spectra, dim=1)
+    )
+    masks = modules[1](separation.spectrum, None, 3, separation.source_spectra)
+    assert torch.equal(separation.masks, masks) and separation.ordered is True
+    magnitudes = masks.transpose(0, 1) * separation.spectrum.abs()[:, None]
+    assert torch.equal(separation.masked_magnitudes, magnitudes)
+    estimates = decode_sources(masks, separation.spectrum, modules[2], 300)
+    assert torch.equal(separation.estimates, estimates)
+
+
+def test_what_nobody_asks_for_is_not_computed():
+    encoder, masker, decoder = make_modules(Halves())
+    sources = torch.randn(2, 300, 2)
+    modules = encoder, masker, decoder
+    separation = separate(*modules, sources.sum(2), sources=sources)
+    assert separation.ordered is False and separation.embeddings is None
+    assert (len(encoder.calls), len(decoder.calls)) == (1, 0)
+    for _ in range(2):
+        assert separation.estimates.shape == (2, 300, 2)
+        assert separation.source_spectra.shape[:2] == (2, 2)
+    assert (len(encoder.calls), len(decoder.calls)) == (2, 1)
+    # a masker is not given sources that it does not need
+    assert masker.calls[0][3] is None
+    assert masker.calls[0][-1] is True  # masks are wanted
+    separate(*modules, sources.sum(2), outputs=["embeddings"])
+    assert masker.calls[1][-1] is False
+
+
+def test_frames_are_counted_where_there_is_padding():
+    mixture = torch.randn(2, 300)
+    modules = make_modules(Halves())
+    for lengths in (None, torch.tensor([300, 300])):
+        separation = separate(*modules, mixture, num_samples=lengths)
+        assert separation.num_frames is None
+        assert separation.num_samples is lengths
+    lengths = torch.tensor([300, 90])
+    separation = separate(*modules, mixture, num_samples=lengths)
+    expected = modules[0].module.num_frames(lengths)
+    assert torch.equal(separation.num_frames, expected)
+    assert modules[1].calls[-1][1] is separation.num_frames
+
+
+@pytest.mark.parametrize("num_spks, given", [(None, 3), (2, 2), (4, 4)])
+def test_the_number_of_talkers_is_that_of_the_sources(num_spks, given):
+    sources = torch.randn(1, 300, 3)
+    modules = make_modules(Halves())
+    options = {"num_spks": num_spks, "sources": sources}
+    separation = separate(*modules, sources.sum(2), **options)
+    assert separation.estimates.shape == (1, 300, given)
+    # without sources, that of the masker
+    separation = separate(*modules, sources.sum(2), num_spks)
+    assert len(separation.masks) == (num_spks or 2)
