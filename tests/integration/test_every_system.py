@@ -11,6 +11,7 @@ from tiny_trunk import SETTINGS
 from speechbrain_kmdanet.inference.separation import AttractorSeparation
 from speechbrain_kmdanet.utils.yaml_layers import read_layers
 
+WITH_TRUNK = sorted(set(SYSTEMS) - set(OWN))
 EPOCHS = dict(number_of_epochs=2, batch_size=2, segment_seconds=0.5)
 
 
@@ -35,7 +36,22 @@ def test_trains_two_epochs_and_evaluates(train, minimix, tmp_path, system):
     assert_trained_and_evaluated(tmp_path, system)
 
 
-@pytest.mark.parametrize("system", sorted(set(SYSTEMS) - set(OWN)))
+@pytest.mark.parametrize("system", WITH_TRUNK)
+def test_the_dual_path_trunk(train, minimix, tmp_path, system):
+    sizes = {"channels": 8, "hidden_size": 8, "num_blocks": 1}
+    status = train(
+        system,
+        tmp_path,
+        sizes={**sizes, "embedding_dim": 2 if system == "upit" else 8},
+        trunk="dual_path",
+        data_folder=minimix / "2speakers",
+        **EPOCHS,
+    )
+    assert status == 0
+    assert_trained_and_evaluated(tmp_path, system)
+
+
+@pytest.mark.parametrize("system", WITH_TRUNK)
 def test_another_trunk_costs_a_class_and_a_file(
     train, minimix, tmp_path, system
 ):

@@ -1,0 +1,199 @@
+"""A dual-path trunk: across bands and across time in turn, with shared weights.
+
+Neighbouring bins are one band; blocks of recurrence across the bands of a frame
+and across the frames of a band make features of the bands, and those make the
+embeddings of their bins. What the weights have learned in one band, or one
+frame, holds in all.
+
+References: Luo, Chen and Yoshioka, "Dual-path RNN: efficient long sequence
+modeling for time-domain single-channel speech separation"; Wang, Cornell, Choi,
+Lee, Kim and Watanabe, "TF-GridNet: integrating full- and sub-band modeling for
+speech separation" (time and frequency in turn, complex spectra).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.nnet.recurrent import PaddedBLSTM
+from speechbrain_kmdanet.processing.bins import (
+    relative_magnitudes,
+    tiny,
+    valid_mask,
+)
+
+# Log-magnitudes are relative to the root mean square of the item, from −60 dB
+# on; shifted and scaled to about zero mean and unit variance.
+LOG_FLOOR, LOG_SHIFT, LOG_SCALE = 1e-3, 3.5, 0.5
+PARTS = 3  # of a bin at the input: real, imaginary, log-magnitude
+CONTEXT = 3  # frames that the encoder sees
+
+
+class ResidualBLSTM(nn.Module):
+    """Normalisation over channels, BLSTM, linear layer, and a skip around it.
+
+    Arguments
+    ---------
+    channels : int
+        Size of a step at the input and at the output.
+    hidden_size : int
+        Cells of the BLSTM in each direction.
+
+    Example
+    -------
+    >>> ResidualBLSTM(channels=4, hidden_size=6)(torch.randn(2, 9, 4)).shape
+    torch.Size([2, 9, 4])
+    """
+
+    def __init__(self, channels: int, hidden_size: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.blstm = PaddedBLSTM(channels, 2 * hidden_size)
+        self.output = nn.Linear(2 * hidden_size, channels)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Models sequences.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Sequences [B, L, C].
+        lengths : torch.Tensor
+            Number of steps of each that are not padding [B]; None if there is
+            no padding.
+
+        Returns
+        -------
+        torch.Tensor
+            Sequences [B, L, C].
+        """
+        return x + self.output(self.blstm(self.norm(x), lengths))
+
+
+class DualPathNet(nn.Module):
+    """Embeds every time-frequency bin of a complex spectrum.
+
+    Arguments
+    ---------
+    num_bins : int
+        Number of frequency bins F.
+    embedding_dim : int
+        Dimension D of the embeddings.
+    channels : int
+        Features C of a band.
+    hidden_size : int
+        Cells of the BLSTMs in each direction.
+    num_blocks : int
+        Number of blocks [across bands, across time].
+    bins_per_band : int
+        Bins from one band to the next; a band sees twice as many and one.
+
+    Raises
+    ------
+    UserError
+        If a size is not positive.
+
+    Example
+    -------
+    >>> net = DualPathNet(33, embedding_dim=4, channels=8, hidden_size=8)
+    >>> net(torch.randn(2, 33, 10, dtype=torch.complex64)).shape
+    torch.Size([2, 330, 4])
+    """
+
+    def __init__(
+        self,
+        num_bins: int = 129,
+        embedding_dim: int = 20,
+        channels: int = 48,
+        hidden_size: int = 64,
+        num_blocks: int = 3,
+        bins_per_band: int = 8,
+    ) -> None:
+        super().__init__()
+        for name, size in (
+            ("num_blocks", num_blocks),
+            ("bins_per_band", bins_per_band),
+        ):
+            if size < 1:
+                raise UserError(f"{name} must be at least 1, got {size}")
+        self.embedding_dim = embedding_dim
+        width = 2 * bins_per_band + 1
+        num_bands = -(-num_bins // bins_per_band)
+        # Bins beyond both ends, so that all bands are complete.
+        missing = (num_bands - 1) * bins_per_band + width - num_bins
+        self.margins = missing // 2, missing - missing // 2
+        self.encoder = nn.Conv2d(
+            PARTS,
+            channels,
+            (CONTEXT, width),
+            stride=(1, bins_per_band),
+            padding=(CONTEXT // 2, 0),
+        )
+        self.norm = nn.LayerNorm(channels)
+        self.across_bands, self.across_time = (
+            nn.ModuleList(
+                ResidualBLSTM(channels, hidden_size) for _ in range(num_blocks)
+            )
+            for _ in range(2)
+        )
+        self.output_norm = nn.LayerNorm(channels)
+        self.decoder = nn.ConvTranspose1d(
+            channels, embedding_dim, width, bins_per_band
+        )
+
+    def forward(
+        self, spectrum: Tensor, num_frames: Tensor | None = None
+    ) -> Tensor:
+        """Embeds the bins, see :meth:`.embedding.EmbeddingNet.forward`."""
+        batch, num_bins, frames = spectrum.shape
+        x = self.features(spectrum, num_frames)  # [B, T, Q, C]
+        x = self.output_norm(x).flatten(0, 1).transpose(1, 2)  # [B · T, C, Q]
+        first = self.margins[0]
+        v = self.decoder(x)[..., first : first + num_bins]  # [B · T, D, F]
+        return v.transpose(1, 2).reshape(batch, frames * num_bins, -1)
+
+    def features(
+        self, spectrum: Tensor, num_frames: Tensor | None = None
+    ) -> Tensor:
+        """Features of the bands.
+
+        Arguments
+        ---------
+        spectrum : torch.Tensor
+            Complex spectrum of the mixture [B, F, T], at any level.
+        num_frames : torch.Tensor
+            Number of frames of each item that are not padding [B]; None if
+            there is no padding.
+
+        Returns
+        -------
+        torch.Tensor
+            Features H [B, T, Q, C] of Q bands; those of padded frames have no
+            meaning.
+        """
+        x = nn.functional.pad(_parts(spectrum, num_frames), self.margins)
+        x = self.encoder(x).permute(0, 2, 3, 1)  # [B, T, Q, C]
+        x = self.norm(x)
+        batch, frames, bands, _ = x.shape
+        lengths = None
+        if num_frames is not None:
+            lengths = num_frames.repeat_interleave(bands)
+        for bands_net, time_net in zip(self.across_bands, self.across_time):
+            x = bands_net(x.flatten(0, 1))  # [B · T, Q, C]
+            x = x.unflatten(0, (batch, frames)).transpose(1, 2)  # [B, Q, T, C]
+            x = time_net(x.flatten(0, 1), lengths)  # [B · Q, T, C]
+            x = x.unflatten(0, (batch, bands)).transpose(1, 2)  # [B, T, Q, C]
+        return x
+
+
+def _parts(spectrum: Tensor, num_frames: Tensor | None) -> Tensor:
+    """Root-compressed real and imaginary parts, log-magnitudes [B, 3, T, F]."""
+    magnitudes = relative_magnitudes(spectrum, num_frames)  # [B, T, F]
+    logs = (magnitudes.clamp_min(LOG_FLOOR).log() + LOG_SHIFT) * LOG_SCALE
+    if num_frames is not None:
+        # As beyond the ends of an item: zeros.
+        logs = logs * valid_mask(num_frames, logs.shape[1]).unsqueeze(2)
+    absolute = spectrum.abs().transpose(1, 2)
+    roots = magnitudes.sqrt() / absolute.clamp_min(tiny(absolute))
+    real, imaginary = torch.view_as_real(spectrum.transpose(1, 2)).unbind(3)
+    return torch.stack([roots * real, roots * imaginary, logs], dim=1)
