@@ -20,6 +20,7 @@ from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.utils.jobs import parallel
 
 LEVEL_RATE = 8000  # Hz; the level is measured here whatever rate is written
+COMPRESSED = (".ogg", ".oga", ".opus", ".mp3")
 MIN_SECONDS = 0.1  # shorter ones hold no speech whose level could be measured
 SPHERE_SUFFIXES = (".wv1", ".WV1", ".wv2", ".WV2", ".sph", ".SPH")
 # Programs that write to a pipe do not know the size and fill in 0, or the
@@ -184,6 +185,36 @@ def _wav_bytes_missing(file: BinaryIO, start: bytes, file_size: int) -> int:
             return max(0, file.tell() + size - file_size) if known else 0
         file.seek(size + size % 2, 1)  # chunks begin at even positions
     return 0
+
+
+def audio_suffixes() -> set[str]:
+    """Endings of the files that libsndfile reads, in lower case.
+
+    Returns
+    -------
+    set of str
+        For example ".wav".
+    """
+    # Names of formats, which are endings but for these; headerless ones are
+    # no recordings that somebody could read.
+    formats = {f".{name.lower()}" for name in soundfile.available_formats()}
+    return (formats | {".opus", ".oga", ".aif", ".aifc"}) - {".raw"}
+
+
+def is_compressed(path: str | Path) -> bool:
+    """Whether the samples of a recording are found by decoding it from afar.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+
+    Returns
+    -------
+    bool
+        True for Ogg, Opus and MP3.
+    """
+    return Path(path).suffix.lower() in COMPRESSED
 
 
 def read_piece(

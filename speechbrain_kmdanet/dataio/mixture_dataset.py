@@ -23,6 +23,8 @@ from torch.utils.data import Dataset
 
 from speechbrain_kmdanet.dataio.audio import (
     UnusableSource,
+    audio_suffixes,
+    is_compressed,
     measure_sources,
     read_piece,
     read_source,
@@ -34,11 +36,11 @@ from speechbrain_kmdanet.utils.jobs import write_whole
 
 logger = get_logger(__name__)
 
-SUFFIXES = (".wav", ".flac")
 # WSJ0-mix draws the gain of its first source in dB from [0, 2.5) and gives
 # the second one the opposite gain, others 0.
 MAX_GAIN_DB = 2.5
-INDEX_FIELDS = ("path", "speaker", "samples", "sample_rate", "level")
+INDEX_FIELDS = ("path", "speaker", "samples", "sample_rate", "level", "offset")
+DECODED = ".pcm"  # beside the index: what was decoded, 16 bits
 
 
 class MixtureDataset(DynamicItemDataset):
@@ -147,16 +149,19 @@ def index_corpus(
 ) -> None:
     """Lists the recordings of a corpus with their active levels.
 
-    Every recording is checked as it is measured. A list that exists already
-    and fits the files is left as it is. :func:`read_index` reads it.
+    Every recording is checked as it is measured. Compressed ones are decoded
+    into a file beside the list, as decoding takes longer than mixing. A list
+    that exists already and fits the files is left as it is.
+    :func:`read_index` reads it.
 
     Arguments
     ---------
     corpus_folder : str
-        Folder with one folder per talker, which holds that talker's WAV or
-        FLAC files at any depth.
+        Folder with one folder per talker, which holds that talker's files at
+        any depth, in any format that libsndfile reads.
     index_file : str
-        CSV file to write: path, speaker, samples, sample_rate, level.
+        CSV file to write: path, speaker, samples, sample_rate, level, and the
+        offset in what was decoded.
     workers : int
         Number of processes that measure; the number of CPUs by default.
 
@@ -169,12 +174,12 @@ def index_corpus(
     paths = sorted(
         str(path.relative_to(corpus_folder))
         for path in corpus_folder.glob("*/**/*")
-        if path.suffix.lower() in SUFFIXES
+        if path.suffix.lower() in audio_suffixes()
     )
     if not paths:
         raise UserError(
             f"there are no recordings in {corpus_folder}: dynamic mixing needs "
-            "a folder with one folder of WAV or FLAC files per speaker"
+            "a folder with one folder of audio files per speaker"
         )
     if index_file.is_file():
         if [row["path"] for row in read_index(index_file)] == paths:
@@ -182,15 +187,57 @@ def index_corpus(
     logger.info(f"Measuring the levels of {len(paths)} recordings")
     mentions = dict.fromkeys(paths, "found in the corpus folder")
     levels = measure_sources(corpus_folder, mentions, workers=workers)
-    with write_whole(index_file) as unfinished:
-        with unfinished.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(INDEX_FIELDS)
-            for path in paths:
+    rows, offset = [], 0
+    with (
+        write_whole(index_file.with_suffix(DECODED)) as unfinished,
+        unfinished.open("wb") as decoded,
+    ):
+        for path in paths:
+            row: dict[str, Any] = {"path": path, "speaker": Path(path).parts[0]}
+            if is_compressed(path):
+                file = corpus_folder / path
+                signal, rate = soundfile.read(file, dtype="int16")
+                signal.tofile(decoded)
+                row |= {"samples": len(signal), "offset": offset}
+                offset += len(signal)
+            else:
                 info = soundfile.info(corpus_folder / path)
-                size = info.frames, info.samplerate
-                speaker = Path(path).parts[0]
-                writer.writerow([path, speaker, *size, levels[path]])
+                rate = info.samplerate
+                row["samples"] = info.frames
+            rows.append(row | {"sample_rate": rate, "level": levels[path]})
+    with write_whole(index_file) as unfinished:
+        with unfinished.open("w", newline="", encoding="utf-8") as table:
+            writer = csv.DictWriter(table, INDEX_FIELDS, restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def read_corpora(
+    corpora: Sequence[str | Path], index_files: Sequence[str | Path]
+) -> list[dict[str, Any]]:
+    """Reads the lists of several corpora, each with talkers of its own.
+
+    Arguments
+    ---------
+    corpora : sequence of str
+        Their folders.
+    index_files : sequence of str
+        Their lists, see :func:`index_corpus`.
+
+    Returns
+    -------
+    list of dict
+        The recordings, with whole paths.
+    """
+    return [
+        {
+            **row,
+            "path": str(Path(corpus, row["path"])),
+            "speaker": (str(corpus), row["speaker"]),
+        }
+        for corpus, index_file in zip(corpora, index_files)
+        for row in read_index(index_file)
+    ]
 
 
 def read_index(index_file: str | Path) -> list[dict[str, Any]]:
@@ -204,16 +251,23 @@ def read_index(index_file: str | Path) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        The recordings, sorted by path.
+        The recordings, sorted by path; those that were decoded say where.
     """
+    decoded = str(Path(index_file).with_suffix(DECODED))
     with open(index_file, newline="", encoding="utf-8") as file:
         return [
             {
-                **row,
+                "path": row["path"],
+                "speaker": row["speaker"],
                 "samples": int(row["samples"]),
                 "sample_rate": int(row["sample_rate"]),
                 "level": float(row["level"]),
             }
+            | (
+                {"decoded": decoded, "offset": int(row["offset"])}
+                if row.get("offset")
+                else {}
+            )
             for row in csv.DictReader(file)
         ]
 
@@ -229,12 +283,17 @@ class DynamicMixing(Dataset[dict[str, Any]]):
     Arguments
     ---------
     corpus_folder : str
-        Folder with one folder per talker.
+        Folder that paths of recordings are relative to.
     recordings : list of dict
-        The recordings, see :func:`read_index`.
+        The recordings, see :func:`read_index` and :func:`read_corpora`.
     num_spks : int or sequence of int
         Number of talkers in a mixture; several take turns. The attribute
         num_spks lists that of each mixture.
+    shares : sequence of float
+        Share of the mixtures of each number; equal ones by default.
+    by_length : float
+        Talkers are drawn by how much they say, to this power: 0 for all
+        alike, 1 for all seconds of speech alike.
     sample_rate : int
         Sample rate of the mixtures in Hz; recordings are resampled to it.
     segment_seconds : float
@@ -263,10 +322,12 @@ class DynamicMixing(Dataset[dict[str, Any]]):
         epoch_size: int = 10000,
         seed: int = 1234,
         speeds: Sequence[float] = (1.0,),
+        shares: Sequence[float] | None = None,
+        by_length: float = 0.0,
     ) -> None:
         self.corpus_folder = Path(corpus_folder)
         numbers = np.atleast_1d(num_spks)
-        self.num_spks = np.resize(numbers, epoch_size).tolist()
+        self.num_spks = _take_turns(numbers, shares, epoch_size)
         self.sample_rate = sample_rate
         self.segment_seconds = segment_seconds
         self.seed = seed
@@ -276,6 +337,11 @@ class DynamicMixing(Dataset[dict[str, Any]]):
         for recording in recordings:
             by_speaker.setdefault(recording["speaker"], []).append(recording)
         self.speakers = list(by_speaker.values())
+        self.chances = None
+        if by_length:
+            spoken = [sum(x["samples"] for x in its) for its in self.speakers]
+            chances = np.power(spoken, float(by_length))
+            self.chances = chances / chances.sum()
         if len(self.speakers) < max(numbers):
             raise UserError(
                 f"mixtures of num_spks={max(numbers)} need as many speakers, "
@@ -301,7 +367,9 @@ class DynamicMixing(Dataset[dict[str, Any]]):
         rng = np.random.default_rng((self.seed, self.epoch, int(index)))
         length = round(self.segment_seconds * self.sample_rate)
         num_spks = self.num_spks[index]
-        chosen = rng.choice(len(self.speakers), num_spks, replace=False)
+        chosen = rng.choice(
+            len(self.speakers), num_spks, replace=False, p=self.chances
+        )
         gain = rng.uniform(0.0, MAX_GAIN_DB)
         snrs = [gain, -gain, *[0.0] * num_spks][:num_spks]
         signals = [self._source(self.speakers[i], length, rng) for i in chosen]
@@ -331,18 +399,52 @@ class DynamicMixing(Dataset[dict[str, Any]]):
             total = recording["samples"]
             # The first piece starts anywhere, the others at their beginning.
             start = 0 if pieces else int(rng.integers(total * 3 // 4))
-            path = self.corpus_folder / recording["path"]
-            samples, sample_rate = read_piece(
-                path, start, min(needed, total - start)
-            )
-            if sample_rate != recording["sample_rate"]:
-                raise UserError(
-                    f"{path} has {sample_rate} Hz, expected "
-                    f"{recording['sample_rate']} Hz as when its level was "
-                    "measured: delete corpus.csv in the save_folder"
-                )
+            samples = self._read(recording, start, min(needed, total - start))
             samples = samples / np.sqrt(np.float32(recording["level"]))
             piece = resample(samples, rate, self.sample_rate)[:missing]
             pieces.append(piece)
             missing -= len(piece)
         return np.concatenate(pieces)
+
+    def _read(
+        self, recording: dict[str, Any], start: int, length: int
+    ) -> np.ndarray:
+        """Reads a part of a recording [length], float32."""
+        if "decoded" in recording:
+            offset = np.dtype(np.int16).itemsize * (recording["offset"] + start)
+            with open(recording["decoded"], "rb") as file:
+                file.seek(offset)
+                samples = np.fromfile(file, np.int16, length)
+            return samples.astype(np.float32) / 2**15
+        path = self.corpus_folder / recording["path"]
+        samples, sample_rate = read_piece(path, start, length)
+        if sample_rate != recording["sample_rate"]:
+            raise UserError(
+                f"{path} has {sample_rate} Hz, expected "
+                f"{recording['sample_rate']} Hz as when its level was "
+                "measured: delete corpus.csv in the save_folder"
+            )
+        return samples
+
+
+def _take_turns(
+    numbers: np.ndarray, shares: Sequence[float] | None, count: int
+) -> list[int]:
+    """Numbers of talkers, as near to their shares as can be at any time."""
+    if shares is None:
+        return np.resize(numbers, count).tolist()
+    wanted = np.asarray(shares, dtype=float)
+    if wanted.shape != numbers.shape or not (wanted > 0).all():
+        raise UserError(
+            f"shares must be positive, one for each of num_spks="
+            f"{numbers.tolist()}, got {list(shares)}"
+        )
+    wanted = wanted / wanted.sum()
+    had = np.zeros(len(numbers))
+    turns = []
+    for turn in range(1, count + 1):
+        # Equal shares in the order of the numbers, whatever the rounding.
+        chosen = int(np.argmax((turn * wanted - had).round(9)))
+        had[chosen] += 1
+        turns.append(int(numbers[chosen]))
+    return turns

@@ -13,6 +13,7 @@ from speechbrain_kmdanet.dataio.mixture_dataset import (
     MAX_GAIN_DB,
     DynamicMixing,
     index_corpus,
+    read_corpora,
     read_index,
 )
 from speechbrain_kmdanet.errors import UserError
@@ -241,3 +242,88 @@ def test_index_names_what_is_unusable(tmp_path):
     with pytest.raises(UserError, match=r"a/0\.wav .*has NaN"):
         index_corpus(tmp_path, tmp_path / "index.csv", workers=1)
     assert not (tmp_path / "index.csv").exists()
+
+
+def write_talker(folder, name, suffix, frequency, seconds, rate=RATE):
+    """A recording of a tone in some format."""
+    (folder / name).mkdir(parents=True)
+    path = folder / name / f"0{suffix}"
+    options = {".opus": dict(format="OGG", subtype="OPUS")}.get(suffix, {})
+    soundfile.write(path, tone(frequency, 0.5, seconds, rate), rate, **options)
+
+
+def test_several_corpora_of_any_format(tmp_path):
+    # Talkers of the same name in two corpora are two people.
+    suffixes = (".wav", ".flac", ".opus", ".mp3", ".ogg", ".aiff")
+    names = {}
+    for number, suffix in enumerate(suffixes):
+        frequency = 400 * (number + 1)
+        folder = tmp_path / ("one", "other")[number % 2]
+        write_talker(folder, f"talker{number // 2}", suffix, frequency, 2.5)
+        names[frequency] = suffix
+    corpora = [tmp_path / "one", tmp_path / "other"]
+    indices = [tmp_path / "corpus.csv", tmp_path / "corpus1.csv"]
+    for corpus, index in zip(corpora, indices):
+        index_corpus(corpus, index, workers=1)
+    recordings = read_corpora(corpora, indices)
+    assert len({row["speaker"] for row in recordings}) == len(suffixes)
+    assert sum("decoded" in row for row in recordings) == 3
+    # What was decoded is read from there, the rest from its files.
+    for path in tmp_path.glob("*/*/*"):
+        if path.suffix in (".opus", ".mp3", ".ogg"):
+            path.unlink()
+    dataset = DynamicMixing("", recordings, 6, segment_seconds=2.0)
+    found = frequencies(dataset[0]["sources"])
+    assert sorted(found) == pytest.approx(sorted(names), abs=3)
+
+
+def test_decoded_speech_is_that_of_its_file(tmp_path):
+    for name, frequency in zip("ab", (500, 900)):
+        write_talker(tmp_path / "corpus", name, ".opus", frequency, 3.0)
+    index = tmp_path / "index.csv"
+    index_corpus(tmp_path / "corpus", index, workers=1)
+    dataset = DynamicMixing(tmp_path / "corpus", read_index(index))
+    for row in read_index(index):
+        whole, _ = soundfile.read(tmp_path / "corpus" / row["path"])
+        piece = dataset._read(row, 1000, 5000)
+        assert np.abs(piece - whole[1000:6000]).max() < 2**-14
+
+
+@pytest.mark.parametrize(
+    "shares, first, counts",
+    [
+        (None, [2, 3, 4, 2], [4, 3, 3]),
+        ([1, 1, 1], [2, 3, 4, 2], [4, 3, 3]),
+        ([2, 1, 1], [2, 3, 4, 2], [5, 3, 2]),
+        ([0.8, 0.1, 0.1], [2, 2, 2, 3], [8, 1, 1]),
+    ],
+)
+def test_shares_of_numbers_of_talkers(corpus, shares, first, counts):
+    dataset = DynamicMixing(
+        *corpus, num_spks=(2, 3, 4), epoch_size=10, shares=shares
+    )
+    assert dataset.num_spks[:4] == first
+    assert [dataset.num_spks.count(k) for k in (2, 3, 4)] == counts
+    for index in range(3):
+        assert dataset[index]["sources"].shape[1] == dataset.num_spks[index]
+
+
+@pytest.mark.parametrize("shares", [[1], [1, 0, 1], [1, -1, 2]])
+def test_shares_that_cannot_be(corpus, shares):
+    with pytest.raises(UserError, match="shares must be positive, one for"):
+        DynamicMixing(*corpus, num_spks=(2, 3, 4), shares=shares)
+
+
+def test_talkers_drawn_by_what_they_say(corpus):
+    folder, recordings = corpus
+    # The first talker says as much as the three others together.
+    longer = [
+        {**row, "samples": row["samples"] * (3 if row["speaker"] == "a" else 1)}
+        for row in recordings
+    ]
+    shares = {}
+    for power in (0.0, 1.0):
+        dataset = DynamicMixing(folder, longer, 2, by_length=power)
+        chances = dataset.chances
+        shares[power] = None if chances is None else chances.round(6).tolist()
+    assert shares == {0.0: None, 1.0: [0.5, *[round(1 / 6, 6)] * 3]}

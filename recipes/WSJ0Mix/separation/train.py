@@ -35,7 +35,7 @@ from speechbrain_kmdanet.dataio.mixture_dataset import (
     DynamicMixing,
     MixtureDataset,
     index_corpus,
-    read_index,
+    read_corpora,
 )
 from speechbrain_kmdanet.errors import UserError, run_command
 from speechbrain_kmdanet.nnet.objectives import OBJECTIVES
@@ -281,15 +281,23 @@ def make_datasets(
         "segment_seconds": hparams["segment_seconds"],
         "seed": hparams["seed"],
     }
-    corpus = hparams["dynamic_mixing"]
-    if not corpus:
+    corpora = hparams["dynamic_mixing"]
+    if not corpora:
         return MixtureDataset.from_csv(files["tr"], **options), valid, test
-    index_file = os.path.join(folder, "corpus.csv")
-    run_on_main(index_corpus, args=[corpus, index_file])
+    if not isinstance(corpora, list):
+        corpora = [corpora]
+    index_files = [
+        os.path.join(folder, f"corpus{number or ''}.csv")
+        for number in range(len(corpora))
+    ]
+    for corpus, index_file in zip(corpora, index_files):
+        run_on_main(index_corpus, args=[corpus, index_file])
     train = DynamicMixing(
-        corpus,
-        read_index(index_file),
-        num_spks=sorted(set(valid.num_spks)),
+        ", ".join(map(str, corpora)),
+        read_corpora(corpora, index_files),
+        num_spks=hparams["mixing_spks"] or sorted(set(valid.num_spks)),
+        shares=hparams["mixing_shares"],
+        by_length=hparams["talkers_by_length"],
         epoch_size=hparams["epoch_size"],
         speeds=hparams["speeds"],
         **options,
