@@ -143,7 +143,7 @@ def separate(
     )
     if sources is not None:
         separation.sources = sources
-        num_spks = num_spks or sources.shape[2]
+        num_spks = sources.shape[2] if num_spks is None else num_spks
     made = masknet(
         separation.spectrum,
         num_frames,

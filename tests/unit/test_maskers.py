@@ -345,9 +345,18 @@ def test_attractors_where_there_is_no_use_for_them(system):
 def test_attractors_that_do_not_fit(system):
     masker, inputs = make_masker(system), make_inputs(system)
     attractors = torch.randn(3, 2, 4)
-    for wrong, num_spks in ((attractors, 3), (attractors[0], 2)):
+    for wrong, num_spks in (
+        (attractors, 3),
+        (attractors[0], 2),
+        (attractors[0], None),
+        (attractors[:1], 2),
+    ):
         with pytest.raises(UserError, match="attractors must have shape"):
             masker(**inputs, num_spks=num_spks, attractors=wrong)
+    with pytest.raises(UserError, match="attractors must have 4 dimensions"):
+        masker(**inputs, attractors=torch.randn(3, 2, 5))
+    with pytest.raises(UserError, match="num_spks must be an integer >= 1"):
+        masker(**inputs, num_spks=True, attractors=attractors[:, :1])
 
 
 @every_masker

@@ -13,7 +13,11 @@ from torch import Tensor, nn
 
 from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.lobes.models.embedding import LOG_FLOOR
-from speechbrain_kmdanet.lobes.models.masker import Masker, check_active_bins
+from speechbrain_kmdanet.lobes.models.masker import (
+    Masker,
+    check_active_bins,
+    check_dimension,
+)
 from speechbrain_kmdanet.nnet.attractors import AttractorEstimator
 from speechbrain_kmdanet.nnet.recurrent import PaddedBLSTM
 from speechbrain_kmdanet.processing.bins import (
@@ -98,6 +102,7 @@ class DeepClustering(Masker):
             if not self.training:
                 check_active_bins(significance, num_spks)
             attractors = self.clustering(embeddings, significance, num_spks)
+        check_dimension(attractors, embeddings)
         masks = self._make_masks(
             embeddings, attractors, significance, magnitudes, num_frames
         )  # [B, K, N]

@@ -29,7 +29,7 @@ class Masker(nn.Module):
     any_number = True
     # Whether attractors can be handed in.
     takes_attractors = False
-    # What losses can be made of: outputs that carry a gradient.
+    # What losses can be made of in training.
     outputs = frozenset({"masks"})
     make: Callable[..., tuple[Tensor | None, Tensor | None]]
 
@@ -67,12 +67,13 @@ class Masker(nn.Module):
         with_embeddings : bool
             Whether to return a pair, the embeddings beside the masks.
         with_masks : bool
-            Whether the masks are wanted, too.
+            Whether the masks are wanted, too; without them, a masker that
+            has embeddings spares itself the rest.
 
         Returns
         -------
         masks : torch.Tensor
-            Masks [K, B, F, T], real; None if they are not wanted.
+            Masks [K, B, F, T], real; None if they were spared.
         embeddings : torch.Tensor
             Embeddings [B, T · F, D], if asked for; None if there are none.
 
@@ -82,10 +83,7 @@ class Masker(nn.Module):
             If the masker cannot separate so many talkers, in general or in
             so short a mixture, or an argument does not fit.
         """
-        if attractors is not None:
-            self._check_attractors(attractors, num_spks)
-            num_spks = attractors.shape[1]
-        num_spks = self._resolve(num_spks)
+        num_spks = self._resolve(num_spks, spectrum, attractors)
         if not self.training:  # where waiting for the device costs little
             _check_bins(num_spks, spectrum, num_frames)
         masks, embeddings = self.make(
@@ -93,20 +91,27 @@ class Masker(nn.Module):
         )
         return (masks, embeddings) if with_embeddings else masks
 
-    def _resolve(self, num_spks: int | None) -> int:
+    def _resolve(
+        self, num_spks: int | None, spectrum: Tensor, attractors: Tensor | None
+    ) -> int:
         """The number of talkers, if there can be so many."""
-        if num_spks is None:
-            return self.num_spks
-        try:
-            count = (
-                0 if isinstance(num_spks, bool) else operator.index(num_spks)
-            )
-        except TypeError:
-            count = 0
-        if count < 1:
-            raise UserError(
-                f"num_spks must be an integer >= 1, got {num_spks!r}"
-            )
+        count = self.num_spks if num_spks is None else _integer(num_spks)
+        if attractors is not None:
+            if not self.takes_attractors:
+                raise UserError(
+                    "attractors must be None: this network has no attractors"
+                )
+            shape = tuple(attractors.shape)
+            wanted = "num_spks" if num_spks is None else count
+            if len(shape) != 3 or shape[0] != len(spectrum):
+                count = 0
+            elif num_spks is None:
+                count = shape[1]
+            if shape[1:2] != (count,):
+                raise UserError(
+                    f"attractors must have shape [{len(spectrum)}, {wanted}, "
+                    f"embedding_dim], got {list(shape)}"
+                )
         if count != self.num_spks and not self.any_number:
             raise UserError(
                 f"this network separates num_spks={self.num_spks} talkers "
@@ -115,19 +120,16 @@ class Masker(nn.Module):
             )
         return count
 
-    def _check_attractors(
-        self, attractors: Tensor, num_spks: int | None
-    ) -> None:
-        """Refuses attractors where there is no use for them."""
-        if not self.takes_attractors:
-            raise UserError(
-                "attractors must be None: this network has no attractors"
-            )
-        if attractors.dim() != 3 or num_spks not in (None, attractors.shape[1]):
-            raise UserError(
-                f"attractors must have shape [B, num_spks={num_spks}, D], got "
-                f"{tuple(attractors.shape)}"
-            )
+
+def _integer(num_spks: object) -> int:
+    """A number of talkers as an integer from 1 on."""
+    try:
+        count = operator.index(num_spks)  # type: ignore[arg-type]
+    except TypeError:
+        count = 0
+    if count < 1 or isinstance(num_spks, bool):
+        raise UserError(f"num_spks must be an integer >= 1, got {num_spks!r}")
+    return count
 
 
 def _check_bins(
@@ -170,4 +172,26 @@ def check_active_bins(weights: Tensor, num_spks: int) -> None:
             f"of the batch, of which only {int(active[item])} time-frequency "
             "bins have enough energy: ask for fewer talkers or give a longer "
             "mixture"
+        )
+
+
+def check_dimension(attractors: Tensor, embeddings: Tensor) -> None:
+    """Refuses attractors of another space than that of the embeddings.
+
+    Arguments
+    ---------
+    attractors : torch.Tensor
+        Attractors [B, K, D].
+    embeddings : torch.Tensor
+        Embeddings [B, N, D].
+
+    Raises
+    ------
+    UserError
+        If their dimensions differ.
+    """
+    if attractors.shape[2] != embeddings.shape[2]:
+        raise UserError(
+            f"attractors must have {embeddings.shape[2]} dimensions as the "
+            f"embeddings of this network, got {attractors.shape[2]}"
         )
