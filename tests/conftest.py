@@ -8,7 +8,12 @@ from unittest import mock
 
 import pytest
 import synthesis
+import torch
 from recipe_runs import MINIMIX, command_line
+
+# Tensors are small here: a second thread would only wait, and on a busy machine
+# for long. Tests of threads say how many there are.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
