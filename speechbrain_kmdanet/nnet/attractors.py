@@ -109,7 +109,7 @@ def energetic_bins(
 def _check_share(share: float) -> float:
     """The share of the bins that count, if it is one."""
     if not 0.0 < share <= 1.0:
-        raise UserError(f"energetic_share must be in (0, 1], got {share}")
+        raise UserError(f"energetic must be in (0, 1], got {share}")
     return share
 
 
@@ -121,14 +121,14 @@ class OracleAttractors(AttractorEstimator):
 
     Arguments
     ---------
-    energetic_share : float
+    energetic : float
         Share of the bins that count, the most energetic first, in (0, 1].
 
     Example
     -------
     >>> embeddings = torch.tensor([[[1.0], [3.0], [7.0]]])
     >>> sources = torch.tensor([[[2.0, 2.0, 0.0], [1.0, 1.0, 1.0]]])
-    >>> estimator = OracleAttractors(energetic_share=1.0)
+    >>> estimator = OracleAttractors(energetic=1.0)
     >>> estimator(embeddings, torch.ones(1, 3), 2, sources)
     tensor([[[2.],
              [7.]]])
@@ -136,9 +136,9 @@ class OracleAttractors(AttractorEstimator):
 
     ordered = True
 
-    def __init__(self, energetic_share: float = 0.9) -> None:
+    def __init__(self, energetic: float = 0.9) -> None:
         super().__init__()
-        self.energetic_share = _check_share(energetic_share)
+        self.energetic = _check_share(energetic)
 
     def estimate(
         self,
@@ -155,11 +155,11 @@ class OracleAttractors(AttractorEstimator):
                 "oracle attractors need the magnitudes of the sources "
                 f"[batch, num_spks={num_spks}, bins], got {got}"
             )
-        energetic = energetic_bins(energies, num_bins, self.energetic_share)
+        loud = energetic_bins(energies, num_bins, self.energetic)
         # On the CPU, argmax takes twenty times as long as max.
         dominant = sources.max(1, keepdim=True).indices  # [B, 1, N]
         talkers = torch.arange(num_spks, device=dominant.device).view(-1, 1)
-        members = (dominant == talkers) & energetic.unsqueeze(1)
+        members = (dominant == talkers) & loud.unsqueeze(1)
         members = members.to(embeddings.dtype)  # [B, K, N]
         counts = members.sum(2, keepdim=True)
         with torch.autocast(embeddings.device.type, enabled=False):
@@ -250,7 +250,7 @@ class AnchoredAttractors(AttractorEstimator):
         Dimension D of the embeddings.
     num_anchors : int
         Number of anchors N, the largest number of talkers.
-    energetic_share : float
+    energetic : float
         Share of the bins that count, the most energetic first, in (0, 1].
 
     Example
@@ -268,11 +268,11 @@ class AnchoredAttractors(AttractorEstimator):
         self,
         embedding_dim: int = 20,
         num_anchors: int = 6,
-        energetic_share: float = 0.9,
+        energetic: float = 0.9,
     ) -> None:
         super().__init__()
         self.anchors = nn.Parameter(torch.randn(num_anchors, embedding_dim))
-        self.energetic_share = _check_share(energetic_share)
+        self.energetic = _check_share(energetic)
 
     def estimate(
         self,
@@ -292,20 +292,20 @@ class AnchoredAttractors(AttractorEstimator):
         # Such a copy does not wait for what the device has to do before.
         subsets = torch.tensor(list(combinations(range(num_anchors), num_spks)))
         subsets = subsets.to(embeddings.device, non_blocking=True)
-        energetic = energetic_bins(energies, num_bins, self.energetic_share)
+        loud = energetic_bins(energies, num_bins, self.energetic)
         with torch.autocast(embeddings.device.type, enabled=False):
             # The choice has no gradient: only the chosen set needs a graph.
             with torch.no_grad():
                 scores = _scores(self.anchors, embeddings)  # [B, N anchors, N]
                 similarities = [
                     _in_set_similarity(
-                        _refine(scores[:, subset], embeddings, energetic)
+                        _refine(scores[:, subset], embeddings, loud)
                     )
                     for subset in subsets
                 ]
             chosen = subsets[torch.stack(similarities).argmin(0)]  # [B, K]
             scores = _scores(self.anchors[chosen], embeddings)  # [B, K, N]
-            return _refine(scores, embeddings, energetic)
+            return _refine(scores, embeddings, loud)
 
 
 def _scores(anchors: Tensor, embeddings: Tensor) -> Tensor:
@@ -313,7 +313,7 @@ def _scores(anchors: Tensor, embeddings: Tensor) -> Tensor:
     return anchors @ embeddings.transpose(1, 2)
 
 
-def _refine(scores: Tensor, embeddings: Tensor, energetic: Tensor) -> Tensor:
+def _refine(scores: Tensor, embeddings: Tensor, loud: Tensor) -> Tensor:
     """Means [B, K, D] of the embeddings, weighted by their soft assignment.
 
     The weights are normalised as logarithms: an anchor far from all bins has
@@ -321,9 +321,9 @@ def _refine(scores: Tensor, embeddings: Tensor, energetic: Tensor) -> Tensor:
     """
     assignment = scores.log_softmax(dim=1)
     lowest = torch.finfo(assignment.dtype).min
-    logarithms = assignment.masked_fill(~energetic.unsqueeze(1), lowest)
+    logarithms = assignment.masked_fill(~loud.unsqueeze(1), lowest)
     means = logarithms.softmax(dim=2) @ embeddings
-    return means * energetic.any(1).view(-1, 1, 1)  # 0 in silence
+    return means * loud.any(1).view(-1, 1, 1)  # 0 in silence
 
 
 def _in_set_similarity(attractors: Tensor) -> Tensor:
@@ -350,7 +350,7 @@ class FixedAttractors(AttractorEstimator):
         Largest number of talkers.
     memory : int
         Number of mixtures whose attractors are kept.
-    energetic_share : float
+    energetic : float
         Share of the bins that count for the oracle attractors, the most
         energetic first, in (0, 1].
 
@@ -377,10 +377,10 @@ class FixedAttractors(AttractorEstimator):
         embedding_dim: int = 20,
         max_spks: int = 3,
         memory: int = 250,
-        energetic_share: float = 0.9,
+        energetic: float = 0.9,
     ) -> None:
         super().__init__()
-        self.oracle = OracleAttractors(energetic_share)
+        self.oracle = OracleAttractors(energetic)
         self.max_spks = max_spks
         self.memory = memory
         for k in range(1, max_spks + 1):

@@ -147,24 +147,25 @@ def _heavy(weights: Tensor, negligible: float) -> Tensor:
 def _keep(problem: Problem, kept: Tensor) -> Problem:
     """The points that are kept [B, N].
 
-    On the CPU copies, padded with weight 0 to the longest. Elsewhere their
-    number would have to be waited for, and the others get weight 0 instead.
+    On the CPU copies, padded with weight 0. Elsewhere their number would have
+    to be waited for: the others get weight 0 instead.
     """
-    points, weights, norms = problem[:3]
+    points, weights, norms = problem.points, problem.weights, problem.norms
+    kind = problem.spherical, problem.num_clusters
     if points.device.type != "cpu":
-        return problem._replace(weights=weights * kept)
+        return Problem(points, weights * kept, norms, *kind)
     indices = pad_sequence(
         [row.nonzero().squeeze(1) for row in kept], batch_first=True
     )
     valid = valid_mask(kept.sum(1), indices.shape[1])
     firsts = torch.arange(len(points)).unsqueeze(1) * points.shape[1]
     rows = (firsts + indices).flatten()
-    return problem._replace(
-        points=points.flatten(0, 1)
-        .index_select(0, rows)
-        .unflatten(0, indices.shape),
-        weights=weights.gather(1, indices) * valid,
-        norms=norms.gather(1, indices),
+    points = points.flatten(0, 1).index_select(0, rows)
+    return Problem(
+        points.unflatten(0, indices.shape),
+        weights.gather(1, indices) * valid,
+        norms.gather(1, indices),
+        *kind,
     )
 
 
@@ -407,11 +408,7 @@ def _unit(vectors: Tensor) -> Tensor:
 
 
 def _draw(problem: Problem, init: str, draws: Tensor) -> Tensor:
-    """Initial centroids [B, K, D], from uniform draws in [0, 1) [K].
-
-    All items of the batch share the draws: an item starts alike alone and in
-    any batch.
-    """
+    """Initial centroids [B, K, D], from draws [K] that all items share."""
     points, weights = problem.points, problem.weights
     plus_plus = init == "kmeans++"
     # Chance of each point to be drawn next, up to a factor [B, N].

@@ -11,6 +11,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from speechbrain_kmdanet.errors import UserError
+
+OUTPUTS = ("masks", "embeddings", "magnitudes")
+
 
 @dataclass
 class Separation:
@@ -105,12 +109,18 @@ def separate(
     attractors : torch.Tensor
         Attractors [B, K, D], instead of estimated ones.
     outputs : collection of str
-        What the masker shall make: "masks", "embeddings".
+        What the masker shall make: "masks", "embeddings"; "magnitudes" are
+        there in any case.
 
     Returns
     -------
     Separation
         Record of what was made; waveforms are decoded when they are read.
+
+    Raises
+    ------
+    UserError
+        As the encoder and the masker, or if an output is unknown.
 
     Example
     -------
@@ -128,6 +138,11 @@ def separate(
     >>> separation.estimates.shape
     torch.Size([2, 1000, 3])
     """
+    unknown = {*outputs} - {*OUTPUTS}
+    if unknown:
+        raise UserError(
+            f"outputs must be some of {OUTPUTS}, got {sorted(unknown)}"
+        )
     num_frames = None
     # Frames are None without padding: recurrent layers run faster.
     if num_samples is not None and (num_samples < mixture.shape[1]).any():
@@ -139,16 +154,18 @@ def separate(
         decoder,
         num_samples,
         num_frames,
-        bool(_inside(masknet).ordered),
+        # Attractors that were handed in are in nobody's order.
+        attractors is None and bool(_inside(masknet).ordered),
     )
     if sources is not None:
         separation.sources = sources
         num_spks = sources.shape[2] if num_spks is None else num_spks
+    oracle = separation.ordered and sources is not None
     made = masknet(
         separation.spectrum,
         num_frames,
         num_spks,
-        separation.source_spectra if separation.ordered else None,
+        separation.source_spectra if oracle else None,
         attractors,
         with_embeddings="embeddings" in outputs,
         with_masks="masks" in outputs,

@@ -201,7 +201,7 @@ def view_embeddings(
     embeddings: Tensor,
     energies: Tensor,
     sources: Tensor,
-    energetic_share: float | None = None,
+    energetic: float | None = None,
     iterations: int = 20,
     seed: int = 0,
 ) -> EmbeddingView:
@@ -218,7 +218,7 @@ def view_embeddings(
         Energies |X|² of the bins [N].
     sources : torch.Tensor
         Magnitudes of the sources [K, N].
-    energetic_share : float
+    energetic : float
         Share of the bins that the oracle attractors are made of (Eq. 1), which
         is what DANet is trained with. By default, they are what k-means would
         find if it knew the clusters: means weighted by energy (Eq. 6).
@@ -255,7 +255,7 @@ def view_embeddings(
         """Coordinates of points in the plane of the picture."""
         return (points - centre) @ axes
 
-    oracle = _oracle(embeddings, energies, sources, energetic_share)
+    oracle = _oracle(embeddings, energies, sources, energetic)
     attractors, errors = {"oracle": oracle}, {}
     for metric in ("spherical", "euclidean"):
         kmeans = KMeansAttractors(metric, iterations, seed=seed)
@@ -355,12 +355,12 @@ def _oracle(
     embeddings: Tensor,
     energies: Tensor,
     sources: Tensor,
-    energetic_share: float | None,
+    energetic: float | None,
 ) -> Tensor:
     """Oracle attractors [K, D], by Eq. 1 or by Eq. 6."""
     num_spks = len(sources)
-    if energetic_share is not None:
-        return OracleAttractors(energetic_share)(
+    if energetic is not None:
+        return OracleAttractors(energetic)(
             embeddings[None], energies[None], num_spks, sources[None]
         )[0]
     dominant = torch.nn.functional.one_hot(sources.argmax(0), num_spks)

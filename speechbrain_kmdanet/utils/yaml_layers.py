@@ -8,7 +8,6 @@ ones, recursively and each once; the file itself lies on top. A name may contain
 
 import inspect
 import io
-import os
 import pydoc
 import re
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import Any
 import ruamel.yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 
 from speechbrain_kmdanet.errors import UserError
@@ -25,6 +25,7 @@ from speechbrain_kmdanet.utils.jobs import write_whole
 
 LAYERS = "layers"
 NEW = "!new:"
+REMEDY = "check its layers, and what chooses them (--trunk)"
 PLAIN = (bool, int, float, str, type(None))
 # A separator is these, and what they refer to.
 MODULES = ("encoder", "masknet", "decoder")
@@ -124,35 +125,106 @@ def read_layers(path: str | Path, overrides: Overrides = None) -> CommentedMap:
     UserError
         If a layer does not exist.
     """
-    chosen: Any = overrides or {}
-    if isinstance(chosen, str):
-        chosen = ruamel.yaml.YAML().load(chosen) or {}
     merged = CommentedMap()
-    for settings in _files(Path(path), dict(chosen), {}):
+    for settings in _files(Path(path), parse_overrides(overrides), []):
         _update(merged, settings)
     return merged
 
 
-def _files(
-    path: Path, chosen: dict[str, Any], seen: dict[Path, None]
-) -> Iterator[CommentedMap]:
-    """The settings of a file's layers, then its own, each file once."""
-    settings = ruamel.yaml.YAML().load(path.read_text(encoding="utf-8"))
+def parse_overrides(overrides: Overrides) -> dict[str, Any]:
+    """Values by key of what a command line gives.
+
+    Arguments
+    ---------
+    overrides : str or dict
+        Values, also as YAML.
+
+    Returns
+    -------
+    dict
+        The values.
+
+    Raises
+    ------
+    UserError
+        If they cannot be understood.
+    """
+    if not isinstance(overrides, str):
+        return dict(overrides or {})
+    try:
+        values = ruamel.yaml.YAML().load(overrides) or {}
+    except DuplicateKeyError as error:
+        key = re.search(r'key "(\w+)"', str(error))
+        raise UserError(f"--{key and key[1]} is given twice") from error
+    except YAMLError as error:
+        text = " ".join(str(getattr(error, "problem", error)).split())
+        raise UserError(
+            f"an option has a value that cannot be understood ({text}): check "
+            "brackets and quotes"
+        ) from error
+    if not isinstance(values, CommentedMap):
+        return _refuse("options", "values by key", values)
+    return dict(values)
+
+
+def _refuse(name: str, expected: str, got: Any) -> Any:
+    """Raises the error of something of the wrong kind."""
+    raise UserError(f"{name} must be {expected}, got {got!r}")
+
+
+def _load(path: Path) -> CommentedMap:
+    """The keys of a YAML file."""
+    try:
+        settings = ruamel.yaml.YAML().load(path.read_text(encoding="utf-8"))
+    except (YAMLError, UnicodeDecodeError) as error:
+        text = " ".join(str(error).split()).replace('"<unicode string>"', "it")
+        raise UserError(f"{path} is no YAML file: {text}") from error
     if not isinstance(settings, CommentedMap):
         raise UserError(f"{path} has no settings: give a YAML file of keys")
+    return settings
+
+
+def _files(
+    path: Path, chosen: dict[str, Any], seen: list[Path], above: tuple = ()
+) -> Iterator[CommentedMap]:
+    """The settings of a file's layers, then its own, each file once."""
+    settings = _load(path)
     # What lies on top chooses the layers, too.
     chosen = {**settings, **chosen}
-    for name in settings.pop(LAYERS, ()):
-        name = re.sub(r"<(\w+)>", lambda key: str(chosen[key[1]]), name)
-        layer = Path(os.path.normpath(path.parent / name))
-        if not layer.is_file():
+    names = settings.pop(LAYERS, [])
+    if not isinstance(names, list):
+        _refuse(f"{LAYERS} of {path}", "a list of files", names)
+    for layer in [_find_layer(path, name, chosen) for name in names]:
+        if layer in (path.resolve(), *above):
             raise UserError(
-                f"{path} has the layer {name}, but there is no file {layer}"
+                f"{path} has the layer {layer}, which it lies under"
             )
         if layer not in seen:
-            seen[layer] = None
-            yield from _files(layer, chosen, seen)
+            seen.append(layer)
+            yield from _files(layer, chosen, seen, (*above, path.resolve()))
     yield settings
+
+
+def _find_layer(path: Path, name: Any, chosen: dict[str, Any]) -> Path:
+    """The file of a layer, from the folder of the file that names it.
+
+    One that was chosen by a key may also be seen from where the user is.
+    """
+    if not isinstance(name, str):
+        _refuse(f"a layer of {path}", "the name of a file", name)
+    for key in re.findall(r"<(\w+)>", name):
+        value = chosen.get(key)
+        if not isinstance(value, str) or not value:
+            _refuse(key, f"a name, as it chooses a layer of {path}", value)
+        name = name.replace(f"<{key}>", str(value).removesuffix(".yaml"))
+    for folder in (path.parent, Path()):
+        layer = (folder / name).resolve()
+        if layer.is_file():
+            return layer
+    raise UserError(
+        f"{path} has the layer {name}, but there is no file "
+        f"{(path.parent / name).resolve()}"
+    )
 
 
 def _update(settings: CommentedMap, others: CommentedMap) -> None:
@@ -185,8 +257,13 @@ def _resolve(path: str | Path, overrides: Overrides) -> io.StringIO:
     except (YAMLError, KeyError, ValueError) as error:
         text = " ".join(str(error).split())
         key = re.search(r"'(\w+)' is a !PLACEHOLDER", text)
-        if key:
+        if key and key[1] in MODULES:
+            text = f"no layer of {path} makes the {key[1]}: {REMEDY}"
+        elif key:
             text = f"{key[1]} must be given: --{key[1]} VALUE"
+        key = re.search(r'reference "(\w+)" is not valid', text)
+        if key:
+            text = f"no layer of {path} has the key {key[1]}: {REMEDY}"
         key = re.search(r"Override '(\w+)' not found", text)
         if key:
             text = f"the YAML file has no key {key[1]}: check --{key[1]}"

@@ -171,9 +171,47 @@ def test_layers_lie_over_one_another(tmp_path):
     write("empty.yaml", "")
     with pytest.raises(UserError, match="empty.yaml has no settings"):
         read_layers(tmp_path / "empty.yaml")
-    write("broken.yaml", "a: [1\n")
-    with pytest.raises(UserError, match="expected ',' or ']'"):
-        load_settings(tmp_path / "broken.yaml")
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("a: [1\n", r"top.yaml is no YAML file: .*expected ',' or ']'"),
+        ("a: 1\na: 2\n", "top.yaml is no YAML file: .*duplicate key"),
+        ("layers: under.yaml\n", "layers of .*top.yaml must be a list of fil"),
+        ("layers:\n", "layers of .*top.yaml must be a list of files, got Non"),
+        ("layers: [3]\n", "a layer of .*top.yaml must be the name .* got 3"),
+        ("layers: [<which>.yaml]\n", "which must be a name, as it chooses .*"),
+        ("layers: [top.yaml]\n", "has the layer .*top.yaml, which it lies un"),
+        ("layers: [cycle.yaml]\n", "has the layer .*top.yaml, which it lies "),
+        ("b: !ref <c>\n", "no layer of .*top.yaml has the key c: check its la"),
+        ("masknet: !PLACEHOLDER\n", "no layer of .*top.yaml makes the masknet"),
+        ("c: !PLACEHOLDER\n", "c must be given: --c VALUE"),
+    ],
+)
+def test_layers_that_cannot_be(tmp_path, text, message):
+    (tmp_path / "top.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "cycle.yaml").write_text("layers: [top.yaml]\n")
+    with pytest.raises(UserError, match=message) as error:
+        load_settings(tmp_path / "top.yaml")
+    assert "\n" not in str(error.value)
+
+
+def test_a_chosen_layer_is_also_found_from_where_the_user_is(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "mine.yaml").write_text("a: 1\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    model = ROOT / "hparams" / "kmeans_danet.yaml"
+    for name in ("mine", "mine.yaml", str(tmp_path / "mine")):
+        assert read_layers(model, {"trunk": name})["a"] == 1
+    for trunk, message in (
+        ("none", "has the layer none.yaml, but there is no file"),
+        ("", "trunk must be a name"),
+        ("stft", "no layer of .* has the key trunk_net: check its layers"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_settings(model, {"trunk": trunk})
 
 
 def test_defaults_are_written_out(tmp_path):

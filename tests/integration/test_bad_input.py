@@ -173,6 +173,8 @@ def test_damage_after_the_levels_were_measured(train, data, tmp_path, capsys):
     [
         (dict(data_folder="nowhere"), "there is no folder nowhere/wav8k/min/t"),
         (dict(loss="snr"), "loss must be one of ('magnitude', 'si_sdr'"),
+        (dict(speeds="[1"), "a value that cannot be understood (expected ',' "),
+        (dict(trunk="nowhere"), "has the layer nowhere.yaml, but there is no"),
         (dict(num_spk=3), "has no key num_spk: check --num_spk"),
         (dict(num_spks=3), "2 sources (s1, s2), expected num_spks=3: give the"),
         (dict(batch_size=9), "has 8 mixtures of 2 speakers, fewer than the 9"),
@@ -189,6 +191,12 @@ def test_damage_after_the_levels_were_measured(train, data, tmp_path, capsys):
 def test_wrong_options(train, data, tmp_path, capsys, options, expected):
     options = {"data_folder": data.two, **options}
     assert expected in refused(capsys, train(SYSTEM, tmp_path, **options))
+
+
+def test_an_option_given_twice(train, data, tmp_path, capsys):
+    twice = "--lr", "0.1", "--lr", "0.2"
+    status = train(SYSTEM, tmp_path, *twice, data_folder=data.two)
+    assert refused(capsys, status) == "--lr is given twice"
 
 
 def test_number_of_sources(train, data, tmp_path, capsys):

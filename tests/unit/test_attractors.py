@@ -188,5 +188,5 @@ def test_errors():
     with pytest.raises(ValueError, match=r"num_spks=2, .*\(2, 3, 30\)"):
         OracleAttractors()(embeddings, energies, 2, sources)
     for share in (0.0, 1.1):
-        with pytest.raises(ValueError, match=f"energetic_share .*{share}"):
+        with pytest.raises(ValueError, match=f"energetic .*{share}"):
             OracleAttractors(share)

@@ -153,7 +153,7 @@ def test_silence(num_spks):
 
 
 def test_one_talker_is_the_mean_of_the_energetic_bins():
-    estimator = AnchoredAttractors(embedding_dim=1, energetic_share=0.5)
+    estimator = AnchoredAttractors(embedding_dim=1, energetic=0.5)
     embeddings = torch.tensor([[[1.0], [5.0], [9.0], [3.0]]])
     energies = torch.tensor([[0.1, 2.0, 0.2, 1.0]])
     attractors = estimator(embeddings, energies, 1)
@@ -229,5 +229,5 @@ def test_errors():
     with pytest.raises(ValueError, match="num_spks=4 .*num_anchors=3"):
         estimator(embeddings, energies, 4)
     for share in (0.0, 1.1):
-        with pytest.raises(ValueError, match=f"energetic_share .*{share}"):
-            AnchoredAttractors(energetic_share=share)
+        with pytest.raises(ValueError, match=f"energetic .*{share}"):
+            AnchoredAttractors(energetic=share)

@@ -56,7 +56,7 @@ def test_training_is_that_of_the_oracle():
     energies, sources = torch.rand(2, 30), torch.rand(2, 3, 30)
     energies[1, 17:] = 0.0
     num_bins = torch.tensor([30, 17])
-    estimator = FixedAttractors(embedding_dim=4, energetic_share=0.7)
+    estimator = FixedAttractors(embedding_dim=4, energetic=0.7)
     attractors = estimator(embeddings, energies, 3, sources, num_bins)
     expected = OracleAttractors(0.7)(embeddings, energies, 3, sources, num_bins)
     assert (attractors == expected).all()

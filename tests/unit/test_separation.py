@@ -3,8 +3,15 @@
 import pytest
 import torch
 
+from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.lobes.models.danet import DANet
+from speechbrain_kmdanet.lobes.models.embedding import EmbeddingNet
 from speechbrain_kmdanet.lobes.models.masker import Masker
 from speechbrain_kmdanet.lobes.models.oracle import OracleMasker
+from speechbrain_kmdanet.nnet.attractors import (
+    KMeansAttractors,
+    OracleAttractors,
+)
 from speechbrain_kmdanet.processing.separation import decode_sources, separate
 from speechbrain_kmdanet.processing.stft import STFTDecoder, STFTEncoder
 
@@ -97,3 +104,58 @@ def test_the_number_of_talkers_is_that_of_the_sources(num_spks, given):
     # without sources, that of the masker
     separation = separate(*modules, sources.sum(2), num_spks)
     assert len(separation.masks) == (num_spks or 2)
+
+
+def make_danet():
+    """DANet, whose attractors are those of the sources in training."""
+    net = EmbeddingNet(33, 4, hidden_size=8, num_layers=1)
+    return DANet(net, OracleAttractors(), KMeansAttractors(seed=0))
+
+
+def test_given_attractors_need_no_sources_and_have_no_order():
+    encoder, decoder = STFTEncoder(64, 16), STFTDecoder(64, 16)
+    sources = torch.randn(2, 300, 2)
+    attractors = torch.randn(2, 2, 4)
+    masker = make_danet().train()
+    for given in (None, sources):
+        separation = separate(
+            encoder,
+            masker,
+            decoder,
+            sources.sum(2),
+            sources=given,
+            attractors=attractors,
+        )
+        assert not separation.ordered
+        assert separation.estimates.shape == sources.shape
+    ordered = separate(
+        encoder, masker, decoder, sources.sum(2), sources=sources
+    )
+    assert ordered.ordered
+
+
+@pytest.mark.parametrize("masker", [OracleMasker, make_danet])
+def test_missing_sources_are_named(masker):
+    modules = STFTEncoder(64, 16), masker().train(), STFTDecoder(64, 16)
+    with pytest.raises(UserError, match="sources"):
+        separate(*modules, torch.randn(2, 300))
+
+
+def test_numbers_and_outputs_that_cannot_be():
+    modules = STFTEncoder(64, 16), Halves(), STFTDecoder(64, 16)
+    mixture, sources = torch.randn(1, 300), torch.randn(1, 300, 2)
+    with pytest.raises(UserError, match="num_spks must be an integer >= 1"):
+        separate(*modules, mixture, num_spks=0, sources=sources)
+    for outputs in (["mask"], "masks"):
+        with pytest.raises(UserError, match="outputs must be some of"):
+            separate(*modules, mixture, outputs=outputs)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_it_can_be_compiled(training):
+    net = EmbeddingNet(33, 4, hidden_size=8, num_layers=1)
+    kmeans = KMeansAttractors("spherical", 3, seed=0)
+    masker = DANet(net, kmeans, kmeans).train(training)
+    spectrum = STFTEncoder(64, 16)(torch.randn(2, 300))
+    compiled = torch.compile(masker, backend="eager")
+    torch.testing.assert_close(compiled(spectrum), masker(spectrum))

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import soundfile
-from ruamel.yaml import YAML
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_kmdanet.dataio.wsj0mix import SPLITS, mixture_folder
 from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.utils.jobs import write_whole
+from speechbrain_kmdanet.utils.yaml_layers import parse_overrides
 
 logger = get_logger(__name__)
 
@@ -96,7 +96,7 @@ def name_mixtures(overrides: str) -> str:
     str
         The same with the key mixtures, for example "2speakers+3speakers".
     """
-    given = YAML().load(overrides) or {}
+    given = parse_overrides(overrides)
     folders = given.get("data_folder")
     if not isinstance(folders, list) or "mixtures" in given:
         return overrides

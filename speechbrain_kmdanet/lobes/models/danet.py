@@ -13,7 +13,7 @@ from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.lobes.models.masker import (
     Masker,
     check_active_bins,
-    check_dimension,
+    fit_attractors,
 )
 from speechbrain_kmdanet.nnet.attractors import AttractorEstimator
 from speechbrain_kmdanet.processing.bins import (
@@ -114,7 +114,7 @@ class DANet(Masker):
                 None if sources is None else flatten_bins(sources.abs()),
                 None if num_frames is None else num_frames * num_bins,
             )  # [B, K, D]
-        check_dimension(attractors, embeddings)
+        attractors = fit_attractors(attractors, embeddings)
         masks = ATTRACTOR_MASKS[self.masks](embeddings, attractors)  # [B, K, N]
         return unflatten_masks(masks, num_bins), embeddings
 

@@ -16,7 +16,7 @@ from speechbrain_kmdanet.lobes.models.embedding import LOG_FLOOR
 from speechbrain_kmdanet.lobes.models.masker import (
     Masker,
     check_active_bins,
-    check_dimension,
+    fit_attractors,
 )
 from speechbrain_kmdanet.nnet.attractors import AttractorEstimator
 from speechbrain_kmdanet.nnet.recurrent import PaddedBLSTM
@@ -102,7 +102,7 @@ class DeepClustering(Masker):
             if not self.training:
                 check_active_bins(significance, num_spks)
             attractors = self.clustering(embeddings, significance, num_spks)
-        check_dimension(attractors, embeddings)
+        attractors = fit_attractors(attractors, embeddings)
         masks = self._make_masks(
             embeddings, attractors, significance, magnitudes, num_frames
         )  # [B, K, N]

@@ -175,7 +175,7 @@ def check_active_bins(weights: Tensor, num_spks: int) -> None:
         )
 
 
-def check_dimension(attractors: Tensor, embeddings: Tensor) -> None:
+def fit_attractors(attractors: Tensor, embeddings: Tensor) -> Tensor:
     """Refuses attractors of another space than that of the embeddings.
 
     Arguments
@@ -184,6 +184,11 @@ def check_dimension(attractors: Tensor, embeddings: Tensor) -> None:
         Attractors [B, K, D].
     embeddings : torch.Tensor
         Embeddings [B, N, D].
+
+    Returns
+    -------
+    torch.Tensor
+        The attractors, with the type and the device of the embeddings.
 
     Raises
     ------
@@ -195,3 +200,4 @@ def check_dimension(attractors: Tensor, embeddings: Tensor) -> None:
             f"attractors must have {embeddings.shape[2]} dimensions as the "
             f"embeddings of this network, got {attractors.shape[2]}"
         )
+    return attractors.to(embeddings)

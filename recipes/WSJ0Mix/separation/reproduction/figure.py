@@ -99,7 +99,7 @@ def draw_figure_1(
     magnitudes = flatten_bins(torch.cat(spectra).abs())
     # DANet is trained to have its attractors by Eq. 1.
     training = getattr(mods.masknet, "train_attractors", None)
-    share = getattr(training, "energetic_share", None)
+    share = getattr(training, "energetic", None)
     view = view_embeddings(
         separation.embeddings[0], magnitudes[0].square(), magnitudes[1:], share
     )
