@@ -73,13 +73,12 @@ def test_recipes(path, tmp_path):
     assert len([x for x in lines if x and not x.startswith("#")]) <= 8
 
 
-def test_the_seed_is_set_before_anything_is_made():
-    settings = RECIPE / "hparams" / "training.yaml"
-    keys = list(read_layers(settings))
-    made = [
-        key for key, x in read_layers(settings).items() if "!new" in repr(x)
-    ]
-    assert keys.index("__set_seed") < min(map(keys.index, [*made, "modules"]))
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_the_seed_is_set_before_networks_are_made(path):
+    keys = list(read_layers(path))
+    networks = {"encoder", "decoder", "masknet", "modules", "trunk_net"}
+    made = [keys.index(key) for key in networks & set(keys)]
+    assert keys.index("__set_seed") < min(made)
 
 
 def uses(text):
@@ -106,6 +105,7 @@ def test_no_key_is_unused(path):
 def files_under(path):
     """The layers of a file, each once, without itself."""
     text = path.read_text(encoding="utf-8").replace("<trunk>", "blstm")
+    text = text.replace("<schedule>", "intervals")
     layers = ruamel.yaml.YAML().load(text).get("layers", ())
     found = {(path.parent / name).resolve() for name in layers}
     return found.union(*map(files_under, found))

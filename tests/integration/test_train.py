@@ -215,3 +215,37 @@ def test_silent_references_are_counted(train, data, trained, tmp_path, capsys):
     assert [row["silent_sources"] for row in rows] == ["1", "0", "0", "0"]
     assert summary["si_sdri"]["scored"] == 4
     assert "Silent references, which were skipped: 1" in capsys.readouterr().out
+
+
+def test_rates_by_steps(recipe, train, data, tmp_path, monkeypatch):
+    rates = []
+
+    def note(self, *_):
+        rates.append(self.optimizer.param_groups[0]["lr"])
+
+    monkeypatch.setattr(recipe.Separator, "on_fit_batch_end", note)
+    options = dict(
+        data_folder=data.two,
+        dynamic_mixing=f"[{data.corpus}]",
+        epoch_size=16,
+        schedule="warm_cool",
+        warmup_steps=2,
+        lr=0.01,
+    )
+    system = "kmeans_danet_spherical"
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train(system, whole, number_of_epochs=2, **options) == 0
+    # Up in 2 of 8 steps, constant, and down in the last 4.
+    expected = [0.5, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
+    assert rates == pytest.approx([0.01 * rate for rate in expected])
+    # The rate is a function of the step, also where a training goes on.
+    rates.clear()
+    options["total_steps"] = 8
+    assert train(system, parts, number_of_epochs=1, **options) == 0
+    assert train(system, parts, number_of_epochs=2, **options) == 0
+    assert rates == pytest.approx([0.01 * rate for rate in expected])
+    one, other = (
+        torch.load(folder / "pretrained" / "masknet.ckpt", weights_only=True)
+        for folder in (whole, parts)
+    )
+    assert all(torch.equal(one[key], other[key]) for key in one)

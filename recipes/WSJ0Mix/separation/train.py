@@ -111,6 +111,12 @@ class Separator(ResumableBrain):
                 )
             self.report.add(name, scores)
 
+    def on_fit_batch_start(self, batch: Any, should_step: bool) -> None:
+        """Sets the rate of a step, where steps have one of their own."""
+        super().on_fit_batch_start(batch, should_step)
+        if self.hparams.schedule_by == "step":
+            self.hparams.lr_scheduler(self.optimizer, self.optimizer_step + 1)
+
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Chooses loss and mixtures of the epoch, or begins a report."""
         # The test has no epoch.
@@ -141,7 +147,9 @@ class Separator(ResumableBrain):
             run_on_main(self._write_results)
             return
         si_sdri = self.report.summary()["si_sdri"]["mean"]
-        lr, _ = self.hparams.lr_scheduler(self.optimizer)
+        lr = self.optimizer.param_groups[0]["lr"]
+        if self.hparams.schedule_by == "epoch":
+            lr, _ = self.hparams.lr_scheduler(self.optimizer)
         self.hparams.train_logger.log_stats(
             {"epoch": epoch, "lr": lr},
             train_stats=self.train_stats,
@@ -414,6 +422,8 @@ def run(arguments: Sequence[str]) -> None:
     for name, module in modules.items():
         if module.state_dict():
             checkpointer.add_recoverable(name, module)
+    if hparams["schedule_by"] == "epoch":
+        checkpointer.add_recoverable("lr_scheduler", hparams["lr_scheduler"])
     if train is not None:
         separator.train_data = train.dataset
         # Its place in the epoch belongs to a checkpoint.
