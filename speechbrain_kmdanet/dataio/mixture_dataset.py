@@ -179,7 +179,7 @@ def index_corpus(
     if not paths:
         raise UserError(
             f"there are no recordings in {corpus_folder}: dynamic mixing needs "
-            "a folder with one folder of audio files per speaker"
+            "a folder with one folder of audio files per talker"
         )
     if index_file.is_file():
         if [row["path"] for row in read_index(index_file)] == paths:
@@ -344,7 +344,7 @@ class DynamicMixing(Dataset[dict[str, Any]]):
             self.chances = chances / chances.sum()
         if len(self.speakers) < max(numbers):
             raise UserError(
-                f"mixtures of num_spks={max(numbers)} need as many speakers, "
+                f"mixtures of num_spks={max(numbers)} need as many talkers, "
                 f"but {corpus_folder} has {len(self.speakers)}"
             )
 

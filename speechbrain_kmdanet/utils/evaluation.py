@@ -227,7 +227,7 @@ class SeparationReport:
         """One line: the means with their intervals."""
         summary = self.summary()
         parts = [
-            f"of {number} speakers: {_describe(part)}"
+            f"of {number} talkers: {_describe(part)}"
             for number, part in summary.get("by_num_spks", {}).items()
         ]
         return "; ".join([_describe(summary), *parts])

@@ -177,7 +177,7 @@ def test_damage_after_the_levels_were_measured(train, data, tmp_path, capsys):
         (dict(trunk="nowhere"), "has the layer nowhere.yaml, but there is no"),
         (dict(num_spk=3), "has no key num_spk: check --num_spk"),
         (dict(num_spks=3), "2 sources (s1, s2), expected num_spks=3: give the"),
-        (dict(batch_size=9), "has 8 mixtures of 2 speakers, fewer than the 9"),
+        (dict(batch_size=9), "has 8 mixtures of 2 talkers, fewer than the 9"),
         (
             dict(train_loader_options="{persistent_workers: True}"),
             "persistent_workers must be False",
@@ -223,7 +223,7 @@ def test_several_folders(train, data, tmp_path, capsys):
     # Mixtures of three speakers in training, but too few for a batch
     folders = f"[{data.two}, {data.three}]"
     status = train(SYSTEM, tmp_path, data_folder=folders, batch_size=5)
-    expected = "an epoch has 4 mixtures of 3 speakers, fewer than the 5 of one"
+    expected = "an epoch has 4 mixtures of 3 talkers, fewer than the 5 of one"
     assert expected in refused(capsys, status)
 
 
@@ -240,7 +240,7 @@ def test_too_few_speakers(train, data, tmp_path, capsys):
         data_folder=data.two,
         dynamic_mixing=tmp_path / "corpus",
     )
-    expected = "num_spks=2 need as many speakers, but"
+    expected = "num_spks=2 need as many talkers, but"
     assert expected in refused(capsys, status)
 
 

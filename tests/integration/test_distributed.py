@@ -46,7 +46,7 @@ def test_two_processes(data, tmp_path, monkeypatch):
         assert len(seen[0]) == len(seen[1]) == count // 2
         assert len({*seen[0], *seen[1]}) == count
         if name == "mixed":
-            # Both processes have as many speakers in a step: those of even
+            # Both processes have as many talkers in a step: those of even
             # indices are two.
             parities = [[int(x.split("-")[1]) % 2 for x in ids] for ids in seen]
             assert parities[0] == parities[1]

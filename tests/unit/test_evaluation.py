@@ -175,8 +175,8 @@ def test_means_of_each_number_of_speakers():
         assert part["si_sdri"] == alone["si_sdri"]
     assert str(report) == (
         "SI-SDRi 4.50 ± 3.35 dB (5 mixtures); "
-        "of 2 speakers: SI-SDRi 2.00 ± 1.96 dB (2 mixtures); "
-        "of 3 speakers: SI-SDRi 7.00 ± 3.92 dB (3 mixtures)"
+        "of 2 talkers: SI-SDRi 2.00 ± 1.96 dB (2 mixtures); "
+        "of 3 talkers: SI-SDRi 7.00 ± 3.92 dB (3 mixtures)"
     )
 
 

@@ -165,7 +165,7 @@ def test_speed_is_that_of_the_voice(corpus):
 
 @pytest.mark.parametrize("num_spks", [5, (2, 5)])
 def test_too_few_speakers(corpus, num_spks):
-    with pytest.raises(UserError, match="num_spks=5 need as many speakers"):
+    with pytest.raises(UserError, match="num_spks=5 need as many talkers"):
         DynamicMixing(*corpus, num_spks=num_spks)
 
 

@@ -359,7 +359,7 @@ def make_loader(
     for num_spks, count in Counter(dataset.num_spks).items():
         if drop_last and count < sampler.step_size:
             raise UserError(
-                f"an epoch has {count} mixtures of {num_spks} speakers, fewer "
+                f"an epoch has {count} mixtures of {num_spks} talkers, fewer "
                 f"than the {sampler.step_size} of one step: use a smaller "
                 "batch_size"
             )
