@@ -115,14 +115,7 @@ class STFTEncoder(_STFT):
 
 
 class STFTDecoder(_STFT):
-    """Inverse short-time Fourier transform, the inverse of STFTEncoder.
-
-    Arguments
-    ---------
-    n_fft : int
-        Length of the Hann window and of the transform, in samples.
-    hop_length : int
-        Step between frames, in samples.
+    """Inverse short-time Fourier transform, see :class:`STFTEncoder`.
 
     Example
     -------

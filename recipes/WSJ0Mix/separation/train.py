@@ -225,14 +225,8 @@ def has_parameters(modules: Mapping[str, nn.Module]) -> bool:
     )
 
 
-def check_losses(hparams: Mapping[str, Any]) -> None:
-    """Refuses losses that are unknown, or need what the system does not make.
-
-    Arguments
-    ---------
-    hparams : dict
-        Hyperparameters.
-    """
+def _check_losses(hparams: Mapping[str, Any]) -> None:
+    """Refuses losses that are unknown, or need what the system does not make."""
     made = hparams["masknet"].outputs
     if hparams["encoder"].has_magnitudes:
         made = made | {"magnitudes"}
@@ -252,24 +246,10 @@ def check_losses(hparams: Mapping[str, Any]) -> None:
             )
 
 
-def make_datasets(
-    hparams: Mapping[str, Any], test_only: bool = False
+def _make_datasets(
+    hparams: Mapping[str, Any], test_only: bool
 ) -> tuple[Any, Any, MixtureDataset]:
-    """Training, validation and test sets.
-
-    Arguments
-    ---------
-    hparams : dict
-        Hyperparameters.
-    test_only : bool
-        Whether only the test set is wanted; the data of the others need not
-        be there.
-
-    Returns
-    -------
-    train, valid, test : torch.utils.data.Dataset
-        The sets, of which the first two are None if they are not wanted.
-    """
+    """Training, validation and test sets; the first two None if not wanted."""
     folder, rate = hparams["save_folder"], hparams["sample_rate"]
     splits = ["tt"] if test_only else ["cv", "tt"]
     if not (test_only or hparams["dynamic_mixing"]):
@@ -313,7 +293,7 @@ def make_datasets(
     return train, valid, test
 
 
-def make_loader(
+def _make_loader(
     dataset: Any,
     batch_size: int = 1,
     shuffle: bool = False,
@@ -324,24 +304,6 @@ def make_loader(
 
     Processes share all of them; some may get a test mixture that another has
     too, so that all get as many.
-
-    Arguments
-    ---------
-    dataset : torch.utils.data.Dataset
-        Mixtures, see MixtureBatchSampler.
-    batch_size : int
-        Mixtures in a batch of each process.
-    shuffle : bool
-        Whether to shuffle them.
-    drop_last : bool
-        Whether to leave out batches that are not full.
-    **options : dict
-        Further options of PyTorch's DataLoader.
-
-    Returns
-    -------
-    SaveableDataLoader
-        The loader.
     """
     if options.get("persistent_workers"):
         raise UserError(
@@ -371,12 +333,26 @@ def make_loader(
 def make_loaders(
     hparams: Mapping[str, Any], test_only: bool = False
 ) -> list[SaveableDataLoader | None]:
-    """Loaders of the sets, see :func:`make_datasets` and :func:`make_loader`."""
-    sets = zip(("train", "valid", "test"), make_datasets(hparams, test_only))
+    """Loaders of the training, validation and test sets.
+
+    Arguments
+    ---------
+    hparams : dict
+        Hyperparameters.
+    test_only : bool
+        Whether only the test set is wanted; the data of the others need not
+        be there.
+
+    Returns
+    -------
+    list of SaveableDataLoader
+        The loaders, of which the first two are None if they are not wanted.
+    """
+    sets = zip(("train", "valid", "test"), _make_datasets(hparams, test_only))
     return [
         None
         if dataset is None
-        else make_loader(dataset, **hparams[f"{name}_loader_options"])
+        else _make_loader(dataset, **hparams[f"{name}_loader_options"])
         for name, dataset in sets
     ]
 
@@ -398,7 +374,7 @@ def run(arguments: Sequence[str]) -> None:
     sb.utils.distributed.ddp_init_group(run_opts)
     overrides = name_mixtures(overrides)
     hparams = load_settings(hparams_file, overrides)
-    check_losses(hparams)
+    _check_losses(hparams)
     output, test_only = hparams["output_folder"], run_opts["test_only"]
     sb.create_experiment_directory(output)
     settings = os.path.join(output, "hyperparams.yaml")

@@ -29,21 +29,8 @@ PARTS = 3  # of a bin at the input: real, imaginary, log-magnitude
 CONTEXT = 3  # frames that the encoder sees
 
 
-class ResidualBLSTM(nn.Module):
-    """Normalisation over channels, BLSTM, linear layer, and a skip around it.
-
-    Arguments
-    ---------
-    channels : int
-        Size of a step at the input and at the output.
-    hidden_size : int
-        Cells of the BLSTM in each direction.
-
-    Example
-    -------
-    >>> ResidualBLSTM(channels=4, hidden_size=6)(torch.randn(2, 9, 4)).shape
-    torch.Size([2, 9, 4])
-    """
+class _ResidualBLSTM(nn.Module):
+    """Normalisation, BLSTM and linear layer [B, L, C], and a skip around."""
 
     def __init__(self, channels: int, hidden_size: int) -> None:
         super().__init__()
@@ -52,21 +39,6 @@ class ResidualBLSTM(nn.Module):
         self.output = nn.Linear(2 * hidden_size, channels)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Models sequences.
-
-        Arguments
-        ---------
-        x : torch.Tensor
-            Sequences [B, L, C].
-        lengths : torch.Tensor
-            Number of steps of each that are not padding [B]; None if there is
-            no padding.
-
-        Returns
-        -------
-        torch.Tensor
-            Sequences [B, L, C].
-        """
         return x + self.output(self.blstm(self.norm(x), lengths))
 
 
@@ -132,7 +104,7 @@ class DualPathNet(nn.Module):
         self.norm = nn.LayerNorm(channels)
         self.across_bands, self.across_time = (
             nn.ModuleList(
-                ResidualBLSTM(channels, hidden_size) for _ in range(num_blocks)
+                _ResidualBLSTM(channels, hidden_size) for _ in range(num_blocks)
             )
             for _ in range(2)
         )

@@ -48,40 +48,13 @@ class WaveformEncoder(dual_path.Encoder):
         self.stride = kernel_size // 2
 
     def num_frames(self, num_samples: Count) -> Count:
-        """Number of frames of a signal.
-
-        Arguments
-        ---------
-        num_samples : int or torch.Tensor
-            Length of the signal, in samples.
-
-        Returns
-        -------
-        int or torch.Tensor
-            Number of frames T.
-        """
+        """Number of frames, see :meth:`.stft.STFTEncoder.num_frames`."""
         rest = num_samples - self.kernel_size
         hops = (rest + self.stride - 1) // self.stride
         return hops * (hops > 0) + 1
 
     def forward(self, mixture: Tensor) -> Tensor:
-        """Encodes waveforms.
-
-        Arguments
-        ---------
-        mixture : torch.Tensor
-            Waveforms [B, L].
-
-        Returns
-        -------
-        torch.Tensor
-            Features [B, C, T], real and not negative.
-
-        Raises
-        ------
-        UserError
-            If the input is not a non-empty [B, L] tensor.
-        """
+        """Features [B, C, T], see :meth:`.stft.STFTEncoder.forward`."""
         if mixture.dim() != 2 or mixture.shape[1] == 0:
             raise UserError(
                 "mixture must be a non-empty batch of mono waveforms "
@@ -119,19 +92,7 @@ class WaveformDecoder(dual_path.Decoder):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Decodes features.
-
-        Arguments
-        ---------
-        features : torch.Tensor
-            Features [B, C, T].
-
-        Returns
-        -------
-        torch.Tensor
-            Waveforms [B, (T - 1) · stride + kernel_size], at least as long as
-            what was encoded; the caller cuts them.
-        """
+        """Waveforms of features, see :meth:`.stft.STFTDecoder.forward`."""
         with torch.autocast(features.device.type, enabled=False):
             return super().forward(features.to(self.weight.dtype))
 

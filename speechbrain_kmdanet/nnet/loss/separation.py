@@ -181,21 +181,7 @@ def si_sdr(
 def pairwise_si_sdr(
     estimates: Tensor, sources: Tensor, num_samples: Tensor | None = None
 ) -> Tensor:
-    """SI-SDR of every estimate with respect to every source, in dB.
-
-    Arguments
-    ---------
-    estimates : torch.Tensor
-        Estimated sources [B, L, J].
-    sources : torch.Tensor
-        True sources [B, L, K].
-    num_samples : torch.Tensor
-        Length of each item without padding [B]; L by default.
-
-    Returns
-    -------
-    torch.Tensor
-        SI-SDR in dB [B, K, J], the sources first.
+    """SI-SDR of all pairs [B, K, J], sources first, see :func:`si_sdr`.
 
     Example
     -------
