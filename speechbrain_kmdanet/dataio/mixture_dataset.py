@@ -40,6 +40,7 @@ logger = get_logger(__name__)
 # the second one the opposite gain, others 0.
 MAX_GAIN_DB = 2.5
 INDEX_FIELDS = ("path", "speaker", "samples", "sample_rate", "level", "offset")
+FADE_SECONDS = 0.01  # around a turn, so that it does not click
 DECODED = ".pcm"  # beside the index: what was decoded, 16 bits
 
 
@@ -294,6 +295,9 @@ class DynamicMixing(Dataset[dict[str, Any]]):
     by_length : float
         Talkers are drawn by how much they say, to this power: 0 for all
         alike, 1 for all seconds of speech alike.
+    overlap : float
+        Least share of a mixture that each talker speaks in, from a random
+        moment on, as in a conversation; 1 for all of it.
     sample_rate : int
         Sample rate of the mixtures in Hz; recordings are resampled to it.
     segment_seconds : float
@@ -324,7 +328,11 @@ class DynamicMixing(Dataset[dict[str, Any]]):
         speeds: Sequence[float] = (1.0,),
         shares: Sequence[float] | None = None,
         by_length: float = 0.0,
+        overlap: float = 1.0,
     ) -> None:
+        if not 0 < overlap <= 1:
+            raise UserError(f"overlap must be in (0, 1], got {overlap!r}")
+        self.overlap = overlap
         self.corpus_folder = Path(corpus_folder)
         numbers = np.atleast_1d(num_spks)
         self.num_spks = _take_turns(numbers, shares, epoch_size)
@@ -373,12 +381,27 @@ class DynamicMixing(Dataset[dict[str, Any]]):
         gain = rng.uniform(0.0, MAX_GAIN_DB)
         snrs = [gain, -gain, *[0.0] * num_spks][:num_spks]
         signals = [self._source(self.speakers[i], length, rng) for i in chosen]
+        if self.overlap < 1:
+            signals = [signal * self._turn(length, rng) for signal in signals]
         mixture, sources = mix_sources(signals, snrs, [1.0] * num_spks)
         return {
             "id": f"{self.epoch}-{index}",
             "mixture": torch.from_numpy(mixture.astype(np.float32)),
             "sources": torch.from_numpy(sources.T.astype(np.float32)),
         }
+
+    def _turn(self, length: int, rng: np.random.Generator) -> np.ndarray:
+        """When a talker speaks [length]: 1 then, 0 before and after."""
+        spoken = round(length * rng.uniform(self.overlap, 1.0))
+        start = int(rng.integers(length - spoken + 1))
+        turn = np.zeros(length, np.float32)
+        turn[start : start + spoken] = 1.0
+        fade = round(FADE_SECONDS * self.sample_rate)
+        # Centred: a turn that reaches an end of the mixture does not fade there.
+        padded = np.pad(turn, fade, mode="edge")
+        return np.convolve(padded, np.full(2 * fade + 1, 1 / (2 * fade + 1)))[
+            2 * fade : 2 * fade + length
+        ]
 
     def _source(
         self,

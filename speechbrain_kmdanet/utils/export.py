@@ -29,21 +29,8 @@ PRETRAINER = "!new:speechbrain.utils.parameter_transfer.Pretrainer"
 MISFIT = "Error(s) in loading state_dict"
 
 
-def weights_file(folder: str | Path, name: str) -> str:
-    """Path of the weights of a module in the folder of a separator.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        Folder of the separator.
-    name : str
-        Name of the module: encoder, masknet or decoder.
-
-    Returns
-    -------
-    str
-        Path, as SpeechBrain's Pretrainer expects it.
-    """
+def _weights_file(folder: str | Path, name: str) -> str:
+    """Where SpeechBrain's Pretrainer expects the weights of a module."""
     return os.path.join(folder, f"{name}.ckpt")
 
 
@@ -100,7 +87,7 @@ def write_pretrained(
             for key, value in state.items()
         }
         state = {key: value.cpu() for key, value in state.items()}
-        with write_whole(weights_file(folder, name)) as unfinished:
+        with write_whole(_weights_file(folder, name)) as unfinished:
             torch.save(state, unfinished)
     write_settings(separator, ABOUT, os.path.join(folder, "hyperparams.yaml"))
 
@@ -125,7 +112,7 @@ def load_weights(modules: Mapping[str, nn.Module], path: str | Path) -> None:
     names = [name for name, module in modules.items() if module.state_dict()]
     files = {"masknet": str(path)}
     if os.path.isdir(path):
-        files = {name: weights_file(path, name) for name in names}
+        files = {name: _weights_file(path, name) for name in names}
     elif len(names) > 1:
         raise UserError(
             f"initial_weights must be a pretrained folder, as {', '.join(names)} "

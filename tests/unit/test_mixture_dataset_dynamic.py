@@ -327,3 +327,32 @@ def test_talkers_drawn_by_what_they_say(corpus):
         chances = dataset.chances
         shares[power] = None if chances is None else chances.round(6).tolist()
     assert shares == {0.0: None, 1.0: [0.5, *[round(1 / 6, 6)] * 3]}
+
+
+def test_partial_overlap(corpus):
+    shares = []
+    for index in range(30):
+        item = DynamicMixing(*corpus, segment_seconds=2.0, overlap=0.3)[index]
+        sources = item["sources"]
+        torch.testing.assert_close(sources.sum(1), item["mixture"])
+        for source in sources.T:
+            heard = source.abs().nonzero()
+            spoken = len(source) - int((source == 0).sum())
+            shares.append(spoken / len(source))
+            # One turn: nothing but zeros before and after.
+            assert int(heard[-1] - heard[0]) + 1 <= spoken + 40
+    shares = torch.tensor(shares)
+    # With what is heard while a turn fades in and out.
+    assert 0.28 < shares.min() < 0.5 and shares.max() > 0.9
+    assert abs(shares.mean() - 0.65) < 0.1
+
+
+def test_full_overlap_is_that_without(corpus):
+    one, other = DynamicMixing(*corpus), DynamicMixing(*corpus, overlap=1.0)
+    assert torch.equal(one[3]["mixture"], other[3]["mixture"])
+
+
+@pytest.mark.parametrize("overlap", [0.0, -0.1, 1.1, float("nan")])
+def test_overlap_that_cannot_be(corpus, overlap):
+    with pytest.raises(UserError, match=r"overlap must be in \(0, 1\]"):
+        DynamicMixing(*corpus, overlap=overlap)

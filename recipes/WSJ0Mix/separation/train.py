@@ -286,6 +286,7 @@ def _make_datasets(
         num_spks=hparams["mixing_spks"] or sorted(set(valid.num_spks)),
         shares=hparams["mixing_shares"],
         by_length=hparams["talkers_by_length"],
+        overlap=hparams["overlap"],
         epoch_size=hparams["epoch_size"],
         speeds=hparams["speeds"],
         **options,
