@@ -12,7 +12,7 @@ import pydoc
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import ruamel.yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
@@ -163,11 +163,11 @@ def parse_overrides(overrides: Overrides) -> dict[str, Any]:
             "brackets and quotes"
         ) from error
     if not isinstance(values, CommentedMap):
-        return _refuse("options", "values by key", values)
+        _refuse("options", "values by key", values)
     return dict(values)
 
 
-def _refuse(name: str, expected: str, got: Any) -> Any:
+def _refuse(name: str, expected: str, got: Any) -> NoReturn:
     """Raises the error of something of the wrong kind."""
     raise UserError(f"{name} must be {expected}, got {got!r}")
 
@@ -216,7 +216,7 @@ def _find_layer(path: Path, name: Any, chosen: dict[str, Any]) -> Path:
         value = chosen.get(key)
         if not isinstance(value, str) or not value:
             _refuse(key, f"a name, as it chooses a layer of {path}", value)
-        name = name.replace(f"<{key}>", str(value).removesuffix(".yaml"))
+        name = name.replace(f"<{key}>", value.removesuffix(".yaml"))
     for folder in (path.parent, Path()):
         layer = (folder / name).resolve()
         if layer.is_file():

@@ -16,11 +16,7 @@ from torch import Tensor, nn
 
 from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.nnet.recurrent import PaddedBLSTM
-from speechbrain_kmdanet.processing.bins import (
-    relative_magnitudes,
-    tiny,
-    valid_mask,
-)
+from speechbrain_kmdanet.processing.bins import relative_magnitudes, valid_mask
 
 # Log-magnitudes are relative to the root mean square of the item, from −60 dB
 # on; shifted and scaled to about zero mean and unit variance.
@@ -39,6 +35,7 @@ class _ResidualBLSTM(nn.Module):
         self.output = nn.Linear(2 * hidden_size, channels)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Sequences [B, L, C] of lengths [B], or without padding."""
         return x + self.output(self.blstm(self.norm(x), lengths))
 
 
@@ -165,7 +162,6 @@ def _parts(spectrum: Tensor, num_frames: Tensor | None) -> Tensor:
     if num_frames is not None:
         # As beyond the ends of an item: zeros.
         logs = logs * valid_mask(num_frames, logs.shape[1]).unsqueeze(2)
-    absolute = spectrum.abs().transpose(1, 2)
-    roots = magnitudes.sqrt() / absolute.clamp_min(tiny(absolute))
-    real, imaginary = torch.view_as_real(spectrum.transpose(1, 2)).unbind(3)
-    return torch.stack([roots * real, roots * imaginary, logs], dim=1)
+    # Phases of unit length; 0 in silence.
+    roots = torch.sgn(spectrum).transpose(1, 2) * magnitudes.sqrt()
+    return torch.stack([roots.real, roots.imag, logs], dim=1)
