@@ -23,11 +23,8 @@ from speechbrain.dataio.dataloader import SaveableDataLoader
 from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from speechbrain_kmdanet.dataio.mixture_dataset import (
-    DynamicMixing,
-    index_corpus,
-    read_index,
-)
+from speechbrain_kmdanet.dataio.corpus import index_corpus, read_index
+from speechbrain_kmdanet.dataio.mixture_dataset import DynamicMixing
 from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.nnet.attractors import AttractorEstimator
 from speechbrain_kmdanet.nnet.objectives import OBJECTIVES

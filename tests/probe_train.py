@@ -25,6 +25,7 @@ class Killer:
     value = None
 
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
+        super().on_fit_batch_end(batch, outputs, loss, should_step)
         if self.optimizer_step == int(self.value):
             os.killpg(0, signal.SIGKILL)
 

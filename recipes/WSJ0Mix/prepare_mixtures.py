@@ -82,6 +82,18 @@ def run(arguments: list[str]) -> None:
         metavar="N",
         help="number of processes (default: number of CPUs)",
     )
+    parser.add_argument(
+        "--noise",
+        metavar="FOLDER",
+        help="folder of sounds, one of which is added to each mixture",
+    )
+    parser.add_argument(
+        "--noise_snr",
+        type=float,
+        default=15.0,
+        metavar="DB",
+        help="level of all talkers relative to the noise (default: 15)",
+    )
     options = parser.parse_args(arguments)
     summary = build_mixtures(
         options.corpus,
@@ -92,6 +104,8 @@ def run(arguments: list[str]) -> None:
         sample_rates=options.rates,
         modes=options.modes,
         workers=options.workers,
+        noise_folder=options.noise,
+        noise_snr=options.noise_snr,
     )
     print(
         f"{options.output}: {summary.written} mixtures written, "

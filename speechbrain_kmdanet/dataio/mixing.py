@@ -88,3 +88,34 @@ def mix_sources(
     if peak == 0:
         raise UserError("sources: expected sound, got silence only")
     return mixture * (PEAK / peak), scaled * (PEAK / peak)
+
+
+def add_noise(
+    mixture: np.ndarray, noise: np.ndarray, snr: float
+) -> np.ndarray:
+    """Adds noise to a mixture at a ratio of their mean powers.
+
+    Arguments
+    ---------
+    mixture : numpy.ndarray
+        Mixture of talkers [L].
+    noise : numpy.ndarray
+        Noise [L], at any level; silence is none.
+    snr : float
+        Level of the mixture relative to the noise in dB.
+
+    Returns
+    -------
+    numpy.ndarray
+        Mixture with noise [L].
+
+    Example
+    -------
+    >>> add_noise(np.array([1.0, -1.0]), np.array([5.0, 5.0]), snr=20.0)
+    array([ 1.1, -0.9])
+    """
+    power = np.square(noise).mean()
+    if power == 0:
+        return mixture
+    gain = math.sqrt(np.square(mixture).mean() / power) * 10 ** (-snr / 20)
+    return mixture + gain * noise

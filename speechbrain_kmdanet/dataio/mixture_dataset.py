@@ -6,7 +6,6 @@ run, and a run of several processes, therefore sees exactly the mixtures of an
 uninterrupted single one, whatever the number of loader workers.
 """
 
-import csv
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -14,34 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 import torch
 from speechbrain.dataio.dataio import load_data_csv
 from speechbrain.dataio.dataset import DynamicItemDataset
-from speechbrain.utils.logger import get_logger
 from torch.utils.data import Dataset
 
 from speechbrain_kmdanet.dataio.audio import (
     UnusableSource,
-    audio_suffixes,
-    is_compressed,
-    measure_sources,
-    read_piece,
     read_source,
     resample,
 )
-from speechbrain_kmdanet.dataio.mixing import mix_sources
+from speechbrain_kmdanet.dataio.corpus import read_part
+from speechbrain_kmdanet.dataio.mixing import add_noise, mix_sources
 from speechbrain_kmdanet.errors import UserError
-from speechbrain_kmdanet.utils.jobs import write_whole
 
-logger = get_logger(__name__)
-
-# WSJ0-mix draws the gain of its first source in dB from [0, 2.5) and gives
-# the second one the opposite gain, others 0.
-MAX_GAIN_DB = 2.5
-INDEX_FIELDS = ("path", "speaker", "samples", "sample_rate", "level", "offset")
 FADE_SECONDS = 0.01  # around a turn, so that it does not click
-DECODED = ".pcm"  # beside the index: what was decoded, 16 bits
 
 
 class MixtureDataset(DynamicItemDataset):
@@ -143,136 +129,6 @@ class MixtureDataset(DynamicItemDataset):
         return signal
 
 
-def index_corpus(
-    corpus_folder: str | Path,
-    index_file: str | Path,
-    workers: int | None = None,
-) -> None:
-    """Lists the recordings of a corpus with their active levels.
-
-    Every recording is checked as it is measured. Compressed ones are decoded
-    into a file beside the list, as decoding takes longer than mixing. A list
-    that exists already and fits the files is left as it is.
-    :func:`read_index` reads it.
-
-    Arguments
-    ---------
-    corpus_folder : str
-        Folder with one folder per talker, which holds that talker's files at
-        any depth, in any format that libsndfile reads.
-    index_file : str
-        CSV file to write: path, speaker, samples, sample_rate, level, and the
-        offset in what was decoded.
-    workers : int
-        Number of processes that measure; the number of CPUs by default.
-
-    Raises
-    ------
-    UserError
-        If there are no recordings, or some cannot be used; they are named.
-    """
-    corpus_folder, index_file = Path(corpus_folder), Path(index_file)
-    paths = sorted(
-        str(path.relative_to(corpus_folder))
-        for path in corpus_folder.glob("*/**/*")
-        if path.suffix.lower() in audio_suffixes()
-    )
-    if not paths:
-        raise UserError(
-            f"there are no recordings in {corpus_folder}: dynamic mixing needs "
-            "a folder with one folder of audio files per talker"
-        )
-    if index_file.is_file():
-        if [row["path"] for row in read_index(index_file)] == paths:
-            return
-    logger.info(f"Measuring the levels of {len(paths)} recordings")
-    mentions = dict.fromkeys(paths, "found in the corpus folder")
-    levels = measure_sources(corpus_folder, mentions, workers=workers)
-    rows, offset = [], 0
-    with (
-        write_whole(index_file.with_suffix(DECODED)) as unfinished,
-        unfinished.open("wb") as decoded,
-    ):
-        for path in paths:
-            row: dict[str, Any] = {"path": path, "speaker": Path(path).parts[0]}
-            if is_compressed(path):
-                file = corpus_folder / path
-                signal, rate = soundfile.read(file, dtype="int16")
-                signal.tofile(decoded)
-                row |= {"samples": len(signal), "offset": offset}
-                offset += len(signal)
-            else:
-                info = soundfile.info(corpus_folder / path)
-                rate = info.samplerate
-                row["samples"] = info.frames
-            rows.append(row | {"sample_rate": rate, "level": levels[path]})
-    with write_whole(index_file) as unfinished:
-        with unfinished.open("w", newline="", encoding="utf-8") as table:
-            writer = csv.DictWriter(table, INDEX_FIELDS, restval="")
-            writer.writeheader()
-            writer.writerows(rows)
-
-
-def read_corpora(
-    corpora: Sequence[str | Path], index_files: Sequence[str | Path]
-) -> list[dict[str, Any]]:
-    """Reads the lists of several corpora, each with talkers of its own.
-
-    Arguments
-    ---------
-    corpora : sequence of str
-        Their folders.
-    index_files : sequence of str
-        Their lists, see :func:`index_corpus`.
-
-    Returns
-    -------
-    list of dict
-        The recordings, with whole paths.
-    """
-    return [
-        {
-            **row,
-            "path": str(Path(corpus, row["path"])),
-            "speaker": (str(corpus), row["speaker"]),
-        }
-        for corpus, index_file in zip(corpora, index_files)
-        for row in read_index(index_file)
-    ]
-
-
-def read_index(index_file: str | Path) -> list[dict[str, Any]]:
-    """Reads the list of the recordings of a corpus.
-
-    Arguments
-    ---------
-    index_file : str
-        CSV file, see :func:`index_corpus`.
-
-    Returns
-    -------
-    list of dict
-        The recordings, sorted by path; those that were decoded say where.
-    """
-    decoded = str(Path(index_file).with_suffix(DECODED))
-    with open(index_file, newline="", encoding="utf-8") as file:
-        return [
-            {
-                "path": row["path"],
-                "speaker": row["speaker"],
-                "samples": int(row["samples"]),
-                "sample_rate": int(row["sample_rate"]),
-                "level": float(row["level"]),
-            }
-            | (
-                {"decoded": decoded, "offset": int(row["offset"])}
-                if row.get("offset")
-                else {}
-            )
-            for row in csv.DictReader(file)
-        ]
-
-
 class DynamicMixing(Dataset[dict[str, Any]]):
     """Data set of mixtures that are made when they are asked for.
 
@@ -309,11 +165,22 @@ class DynamicMixing(Dataset[dict[str, Any]]):
     speeds : sequence of float
         Factors of speed, one of which is drawn for each source: speed
         perturbation. No perturbation by default.
+    max_gain : float
+        WSJ0-mix draws the gain of its first source in dB from 0 to this, and
+        gives the second one the opposite gain, others 0.
+    noise : list of dict
+        Recordings, with whole paths, of what is no speech; none by default.
+        The mixture is then that of the sources and of one of these.
+    noise_snr : pair of float
+        Lowest and highest level in dB of all talkers relative to the noise.
+    noise_share : float
+        Share of the mixtures that have noise.
 
     Raises
     ------
     UserError
-        If there are fewer talkers than in a mixture.
+        If there are fewer talkers than in a mixture, or a setting is out of
+        its range.
     """
 
     def __init__(
@@ -329,10 +196,29 @@ class DynamicMixing(Dataset[dict[str, Any]]):
         shares: Sequence[float] | None = None,
         by_length: float = 0.0,
         overlap: float = 1.0,
+        max_gain: float = 2.5,
+        noise: Sequence[dict[str, Any]] = (),
+        noise_snr: Sequence[float] = (10.0, 30.0),
+        noise_share: float = 1.0,
     ) -> None:
         if not 0 < overlap <= 1:
             raise UserError(f"overlap must be in (0, 1], got {overlap!r}")
+        if len(noise_snr) != 2 or not noise_snr[0] <= noise_snr[1]:
+            raise UserError(
+                "noise_snr must be two levels in dB, the lower one first, got "
+                f"{list(noise_snr)}"
+            )
+        if not 0 <= noise_share <= 1:
+            raise UserError(
+                f"noise_share must be from 0 to 1, got {noise_share!r}"
+            )
+        if max_gain < 0:
+            raise UserError(f"max_gain must be 0 or more, got {max_gain!r}")
         self.overlap = overlap
+        self.max_gain = max_gain
+        self.noise = list(noise)
+        self.noise_snr = tuple(noise_snr)
+        self.noise_share = noise_share
         self.corpus_folder = Path(corpus_folder)
         numbers = np.atleast_1d(num_spks)
         self.num_spks = _take_turns(numbers, shares, epoch_size)
@@ -378,12 +264,15 @@ class DynamicMixing(Dataset[dict[str, Any]]):
         chosen = rng.choice(
             len(self.speakers), num_spks, replace=False, p=self.chances
         )
-        gain = rng.uniform(0.0, MAX_GAIN_DB)
+        gain = rng.uniform(0.0, self.max_gain)
         snrs = [gain, -gain, *[0.0] * num_spks][:num_spks]
         signals = [self._source(self.speakers[i], length, rng) for i in chosen]
         if self.overlap < 1:
             signals = [signal * self._turn(length, rng) for signal in signals]
         mixture, sources = mix_sources(signals, snrs, [1.0] * num_spks)
+        if self.noise and rng.uniform() < self.noise_share:
+            noise = self._source(self.noise, length, rng)
+            mixture = add_noise(mixture, noise, rng.uniform(*self.noise_snr))
         return {
             "id": f"{self.epoch}-{index}",
             "mixture": torch.from_numpy(mixture.astype(np.float32)),
@@ -422,32 +311,13 @@ class DynamicMixing(Dataset[dict[str, Any]]):
             total = recording["samples"]
             # The first piece starts anywhere, the others at their beginning.
             start = 0 if pieces else int(rng.integers(total * 3 // 4))
-            samples = self._read(recording, start, min(needed, total - start))
+            part = start, min(needed, total - start)
+            samples = read_part(self.corpus_folder, recording, *part)
             samples = samples / np.sqrt(np.float32(recording["level"]))
             piece = resample(samples, rate, self.sample_rate)[:missing]
             pieces.append(piece)
             missing -= len(piece)
         return np.concatenate(pieces)
-
-    def _read(
-        self, recording: dict[str, Any], start: int, length: int
-    ) -> np.ndarray:
-        """Reads a part of a recording [length], float32."""
-        if "decoded" in recording:
-            offset = np.dtype(np.int16).itemsize * (recording["offset"] + start)
-            with open(recording["decoded"], "rb") as file:
-                file.seek(offset)
-                samples = np.fromfile(file, np.int16, length)
-            return samples.astype(np.float32) / 2**15
-        path = self.corpus_folder / recording["path"]
-        samples, sample_rate = read_piece(path, start, length)
-        if sample_rate != recording["sample_rate"]:
-            raise UserError(
-                f"{path} has {sample_rate} Hz, expected "
-                f"{recording['sample_rate']} Hz as when its level was "
-                "measured: delete corpus.csv in the save_folder"
-            )
-        return samples
 
 
 def _take_turns(

@@ -19,6 +19,7 @@ Resampling uses another implementation of the same filter as MATLAB's, see
 """
 
 import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,11 +32,17 @@ from speechbrain.utils.logger import get_logger
 
 from speechbrain_kmdanet.dataio.audio import (
     LEVEL_RATE,
+    audio_suffixes,
     measure_sources,
     read_source,
     resample,
 )
-from speechbrain_kmdanet.dataio.mixing import MODES, mix_sources
+from speechbrain_kmdanet.dataio.mixing import (
+    MODES,
+    PEAK,
+    add_noise,
+    mix_sources,
+)
 from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.utils.jobs import parallel, write_whole
 
@@ -230,6 +237,8 @@ def build_mixtures(
     modes: str | Sequence[str] = ("min",),
     workers: int | None = None,
     progress: bool = True,
+    noise_folder: str | Path | None = None,
+    noise_snr: float = 15.0,
 ) -> BuildSummary:
     """Builds the mixtures of `lists_folder/mix_{num_spks}_spk_{split}.txt`.
 
@@ -258,6 +267,12 @@ def build_mixtures(
         Number of processes. By default, the number of CPUs.
     progress : bool
         Whether to show progress bars.
+    noise_folder : str or pathlib.Path, optional
+        Folder of sounds, at any depth, one of which is added to each mixture,
+        again and again where it is too short; the name of the mixture says
+        which.
+    noise_snr : float
+        Level in dB of all talkers relative to the noise.
 
     Returns
     -------
@@ -310,10 +325,26 @@ def build_mixtures(
     rate = max(LEVEL_RATE, *sample_rates)
     levels = measure_sources(corpus_folder, mentions, rate, workers, progress)
     tasks = [(job, [levels[path] for path in job.entry.paths]) for job in jobs]
-    write = partial(_write_mixture, corpus_folder=corpus_folder)
+    sounds = _list_sounds(noise_folder) if noise_folder else []
+    write = partial(
+        _write_mixture,
+        corpus_folder=corpus_folder,
+        sounds=sounds,
+        noise_snr=noise_snr,
+    )
     written = sum(parallel(write, tasks, "Writing mixtures", workers, progress))
     logger.info(f"{output_folder}: {written} mixtures written, {skipped} kept")
     return BuildSummary(written, skipped)
+
+
+def _list_sounds(folder: str | Path) -> list[Path]:
+    """The recordings in a folder."""
+    suffixes = audio_suffixes()
+    paths = sorted(Path(folder).rglob("*"))
+    sounds = [path for path in paths if path.suffix.lower() in suffixes]
+    if not sounds:
+        raise UserError(f"noise_folder: there are no recordings in {folder}")
+    return sounds
 
 
 def _as_tuple(values: Any) -> tuple:
@@ -338,7 +369,12 @@ def _files(entry: MixtureEntry, folder: Path) -> list[Path]:
     return [folder / part / f"{entry.name}.wav" for part in parts]
 
 
-def _write_mixture(task: tuple[_Job, list[float]], corpus_folder: Path) -> int:
+def _write_mixture(
+    task: tuple[_Job, list[float]],
+    corpus_folder: Path,
+    sounds: Sequence[Path],
+    noise_snr: float,
+) -> int:
     """Writes a mixture at all rates and modes, given its sources' levels."""
     (entry, listed, targets), levels = task
     try:
@@ -346,6 +382,14 @@ def _write_mixture(task: tuple[_Job, list[float]], corpus_folder: Path) -> int:
         for rate, mode, folder in targets:
             sources = [resample(*recording, rate) for recording in recordings]
             mixture, scaled = mix_sources(sources, entry.snrs, levels, mode)
+            if sounds:
+                sound = sounds[zlib.crc32(entry.name.encode()) % len(sounds)]
+                noise = resample(*read_source(sound), rate)
+                noise = np.resize(noise, mixture.shape)
+                mixture = add_noise(mixture, noise, noise_snr)
+                # Noise may take the peak beyond full scale.
+                gain = min(1.0, PEAK / np.abs(mixture).max())
+                mixture, scaled = gain * mixture, gain * scaled
             for path, signal in zip(_files(entry, folder), [*scaled, mixture]):
                 samples = np.round(2**15 * signal).astype(np.int16)
                 with write_whole(path) as unfinished:

@@ -11,6 +11,7 @@ from functools import partial
 from torch import Tensor
 
 from speechbrain_kmdanet.nnet.loss.separation import (
+    LIMIT,
     affinity_loss,
     magnitude_loss,
     phase_sensitive_loss,
@@ -57,13 +58,14 @@ def _magnitude(separation: Separation) -> Tensor:
     )
 
 
-def _si_sdr(separation: Separation) -> Tensor:
-    """Negative SI-SDR of the waveforms."""
+def _si_sdr(separation: Separation, limit: float = LIMIT) -> Tensor:
+    """Negative SI-SDR of the waveforms, up to a limit in dB."""
     return si_sdr_loss(
         separation.estimates,
         separation.sources,
         separation.num_samples,
         pit=not separation.ordered,
+        limit=limit,
     )
 
 
@@ -106,6 +108,8 @@ _EMBEDDINGS = frozenset({"embeddings", "magnitudes"})
 OBJECTIVES = {
     "magnitude": Objective(_magnitude, _MASKS),
     "si_sdr": Objective(_si_sdr, frozenset({"masks"})),
+    # Where single talkers are trained on: they have no end of decibels.
+    "si_sdr_30": Objective(partial(_si_sdr, limit=30.0), frozenset({"masks"})),
     "affinity": Objective(_affinity, _EMBEDDINGS),
     "affinity_energy": Objective(partial(_affinity, power=2), _EMBEDDINGS),
     "phase_sensitive": Objective(_phase_sensitive, _MASKS),

@@ -8,7 +8,7 @@ import soundfile
 import torch
 from recipe_runs import RECIPE, command_line, run_python
 
-from speechbrain_kmdanet.dataio.mixture_dataset import index_corpus
+from speechbrain_kmdanet.dataio.corpus import index_corpus
 
 SYSTEM = "kmeans_danet_spherical"
 

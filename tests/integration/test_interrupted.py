@@ -57,7 +57,7 @@ def assert_equal_states(*files):
 def test_killed_training_continues(
     train, data, tmp_path, monkeypatch, one_thread, workers, accumulated, step
 ):
-    # Epochs of 6 batches, three of two and three of three speakers, with
+    # Epochs of 6 batches, of one, two and three speakers in turn, with noise,
     # dropout and k-means, which draws its first centroids. The step is in the
     # second epoch, after a checkpoint that is not an epoch's.
     system = "kmeans_danet_euclidean"
@@ -71,6 +71,11 @@ def test_killed_training_continues(
         dropout=0.4,
         number_of_epochs=3,
         grad_accumulation_factor=accumulated,
+        ema_decay=0.9,
+        noise=data.corpus,
+        noise_share=0.5,
+        mixing_spks="[1, 2, 3]",
+        mixing_shares="[1, 1, 1]",
         ckpt_interval_minutes=0,
         ckpt_interval_steps=3,
     )
@@ -95,13 +100,13 @@ def test_killed_training_continues(
     epochs = re.findall(r"^epoch: (\d+)", log.read_text(), re.M)
     assert epochs == ["1", "2", "3"]
     logs = [
-        re.sub("train seconds: [^ ]+", "", path.read_text())
+        re.sub("train (cpu_)?seconds: [^ ]+", "", path.read_text())
         for path in (log, whole / "train_log.txt")
     ]
     assert logs[0] == logs[1]
     last, _ = last_checkpoint(killed)
     brain = yaml.safe_load((last / "brain.ckpt").read_text())
     assert brain["optimizer_step"] == 18 // accumulated
-    for name in ("masknet.ckpt", "optimizer.ckpt"):
+    for name in ("masknet.ckpt", "average.ckpt", "optimizer.ckpt"):
         assert_equal_states(last_checkpoint(whole)[0] / name, last / name)
     assert (killed / "pretrained" / "masknet.ckpt").is_file()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.lobes.models.danet import DANet
 from speechbrain_kmdanet.lobes.models.embedding import EmbeddingNet
 from speechbrain_kmdanet.nnet.attractors import (
@@ -215,3 +216,63 @@ def test_loss_of_permuted_sources_is_the_same_after_training_attractors():
         separate(danet, mixture, sources=sources.flip(2)).masks,
         separate(danet, mixture, sources=sources).masks.flip(0),
     )
+
+
+def make_remainder(direction=(0.0, 0.0, 0.0, 3.0)):
+    """DANet with an attractor of what is no talker."""
+    plain = make_danet()
+    danet = DANet(
+        plain.embedding_net,
+        plain.train_attractors,
+        plain.infer_attractors,
+        remainder=True,
+    )
+    with torch.no_grad():
+        danet.remainder[:] = torch.tensor(direction)
+    return danet.eval()
+
+
+def test_talkers_and_remainder_share_each_bin():
+    danet, (mixture, _) = make_remainder(), make_sources()
+    spectrum = ENCODER(mixture)
+    masks = danet(spectrum, num_spks=3)
+    assert masks.shape == (3, *spectrum.shape)
+    embeddings, energies = danet.embed(spectrum)
+    shares = 1 - torch.sigmoid(embeddings @ danet.remainder[0, 0])
+    attractors = danet.infer_attractors(embeddings, energies * shares, 3)
+    together = torch.cat([attractors, danet.remainder.expand(3, 1, 4)], 1)
+    whole = torch.softmax(together @ embeddings.transpose(1, 2), 1)
+    whole = whole.unflatten(2, (-1, NUM_BINS)).permute(1, 0, 3, 2)
+    torch.testing.assert_close(masks, whole[:3])
+    torch.testing.assert_close(1 - masks.sum(0), whole[3])
+    # Attractors that are handed in are those of talkers.
+    again = danet(spectrum, attractors=attractors)
+    torch.testing.assert_close(again, masks)
+
+
+def test_a_talker_alone_has_all_but_the_remainder():
+    danet, (mixture, _) = make_remainder((0.0,) * 4), make_sources()
+    spectrum = ENCODER(mixture)
+    attractor = torch.randn(3, 1, 4)
+    masks = danet(spectrum, attractors=attractor)
+    embeddings, _ = danet.embed(spectrum)
+    expected = torch.sigmoid(embeddings @ attractor.transpose(1, 2))
+    expected = expected.view(3, -1, NUM_BINS).transpose(1, 2)
+    torch.testing.assert_close(masks[0], expected)
+
+
+def test_the_remainder_learns():
+    danet, (mixture, sources) = make_remainder(), make_sources()
+    danet.train()
+    separated = separate(danet, mixture, sources=sources)
+    si_sdr_loss(separated.estimates, sources).mean().backward()
+    assert danet.remainder.grad.abs().sum() > 0
+    assert "remainder" in danet.state_dict()
+    assert "remainder" not in make_danet().state_dict()
+
+
+def test_the_remainder_needs_dot_products():
+    plain = make_danet()
+    parts = plain.embedding_net, plain.train_attractors, plain.infer_attractors
+    with pytest.raises(UserError, match="remainder must be False.*'distance'"):
+        DANet(*parts, masks="distance", remainder=True)

@@ -9,13 +9,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from speechbrain_kmdanet.dataio.active_level import active_speech_level
-from speechbrain_kmdanet.dataio.mixture_dataset import (
-    MAX_GAIN_DB,
-    DynamicMixing,
+from speechbrain_kmdanet.dataio.corpus import (
     index_corpus,
     read_corpora,
     read_index,
+    read_part,
 )
+from speechbrain_kmdanet.dataio.mixture_dataset import DynamicMixing
 from speechbrain_kmdanet.errors import UserError
 
 RATE = 8000
@@ -104,7 +104,7 @@ def test_levels_and_speakers(corpus, num_spks):
         # Gains of WSJ0-mix, whatever the level of the recordings: g, −g, 0...
         levels = [level_db(source) for source in sources.T]
         gain = (levels[0] - levels[1]) / 2
-        assert -0.1 < gain < MAX_GAIN_DB + 0.1
+        assert -0.1 < gain < 2.5 + 0.1
         for level in levels[2:]:
             assert levels[0] - level == pytest.approx(gain, abs=0.1)
 
@@ -282,10 +282,9 @@ def test_decoded_speech_is_that_of_its_file(tmp_path):
         write_talker(tmp_path / "corpus", name, ".opus", frequency, 3.0)
     index = tmp_path / "index.csv"
     index_corpus(tmp_path / "corpus", index, workers=1)
-    dataset = DynamicMixing(tmp_path / "corpus", read_index(index))
     for row in read_index(index):
         whole, _ = soundfile.read(tmp_path / "corpus" / row["path"])
-        piece = dataset._read(row, 1000, 5000)
+        piece = read_part(tmp_path / "corpus", row, 1000, 5000)
         assert np.abs(piece - whole[1000:6000]).max() < 2**-14
 
 
@@ -356,3 +355,71 @@ def test_full_overlap_is_that_without(corpus):
 def test_overlap_that_cannot_be(corpus, overlap):
     with pytest.raises(UserError, match=r"overlap must be in \(0, 1\]"):
         DynamicMixing(*corpus, overlap=overlap)
+
+
+@pytest.fixture(scope="module")
+def hum(tmp_path_factory):
+    """Recordings, with whole paths, of a deep hum and of silence."""
+    folder = tmp_path_factory.mktemp("noise")
+    rows = []
+    for name, amplitude in (("hum", 0.3), ("silence", 0.0)):
+        path = folder / f"{name}.wav"
+        soundfile.write(path, tone(50, amplitude, 0.5), RATE, "FLOAT")
+        row = dict(path=str(path), speaker=name, samples=4000)
+        rows.append(row | dict(sample_rate=RATE, level=1.0))
+    return rows
+
+
+def test_noise_has_its_level_and_changes_nothing_else(corpus, hum):
+    clean = DynamicMixing(*corpus, segment_seconds=1.0)
+    noisy = DynamicMixing(
+        *corpus, segment_seconds=1.0, noise=hum[:1], noise_snr=(4, 6)
+    )
+    ratios = []
+    for index in range(8):
+        item, quiet = noisy[index], clean[index]
+        assert torch.equal(item["sources"], quiet["sources"])
+        noise = item["mixture"] - item["sources"].sum(1)
+        assert frequencies(noise[:, None]) == pytest.approx([50], abs=1)
+        ratios.append(level_db(quiet["mixture"]) - level_db(noise))
+    assert 4 - 1e-3 < min(ratios) < max(ratios) < 6 + 1e-3
+    assert max(ratios) - min(ratios) > 0.5
+
+
+def test_share_of_noisy_mixtures(corpus, hum):
+    dataset = DynamicMixing(
+        *corpus, segment_seconds=0.1, noise=hum[:1], noise_share=0.3
+    )
+    noisy = [
+        not torch.allclose(item["mixture"], item["sources"].sum(1), atol=1e-6)
+        for item in (dataset[index] for index in range(100))
+    ]
+    assert 15 <= sum(noisy) <= 45
+
+
+def test_silent_noise_is_none(corpus, hum):
+    item = DynamicMixing(*corpus, segment_seconds=0.5, noise=hum[1:])[0]
+    assert torch.allclose(item["mixture"], item["sources"].sum(1), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"noise_snr": [10]}, r"noise_snr must be two .* got \[10\]"),
+        ({"noise_snr": [30, 10]}, "noise_snr must be two levels"),
+        ({"noise_share": 1.5}, "noise_share must be from 0 to 1, got 1.5"),
+        ({"max_gain": -1}, "max_gain must be 0 or more, got -1"),
+    ],
+)
+def test_refuses_settings_of_noise(corpus, settings, message):
+    with pytest.raises(UserError, match=message):
+        DynamicMixing(*corpus, **settings)
+
+
+def test_largest_gain(corpus):
+    dataset = DynamicMixing(*corpus, max_gain=6.0, segment_seconds=2.0)
+    gains = []
+    for index in range(20):
+        levels = [level_db(x) for x in dataset[index]["sources"].T]
+        gains.append((levels[0] - levels[1]) / 2)
+    assert -0.1 < min(gains) and 4.0 < max(gains) < 6.1

@@ -121,3 +121,19 @@ def test_zero_padding():
     assert (padded[0] == 1).all()
     assert (padded[1, 0] == 1).all() and (padded[1, 1:] == 0).all()
     assert (waveforms == 1).all()
+
+
+def test_the_limit_is_approached_softly():
+    estimates, sources = make_signals(num_spks=1)
+    bad, good = estimates, sources + 1e-9 * estimates
+    limited = si_sdr(good, sources, limit=30.0)
+    assert ((limited - 30.0).abs() < 0.01).all()
+    # Far below it, it hardly counts.
+    difference = si_sdr(bad, sources) - si_sdr(bad, sources, limit=30.0)
+    assert (difference.abs() < 0.05).all()
+    gradients = []
+    for estimate in (bad, sources + 1e-4 * estimates):
+        estimate = estimate.clone().requires_grad_()
+        si_sdr(estimate, sources, limit=30.0).sum().backward()
+        gradients.append(float(estimate.grad.norm()))
+    assert gradients[1] < gradients[0]

@@ -311,3 +311,28 @@ def test_command_line_help(capsys):
     assert end.value.code == 0
     text = capsys.readouterr().out
     assert "sph2pipe -f wav" in text and "--num_spks" in text
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_noise_is_added_at_its_level(corpus, mode):
+    noise = corpus / "noise"
+    (noise / "hiss").mkdir(parents=True)
+    hiss = np.random.default_rng(0).normal(0, 0.1, 4000)
+    soundfile.write(noise / "hiss" / "0.wav", hiss, 16000)
+    build(corpus, modes=mode, noise_folder=noise, noise_snr=5.0)
+    folder = corpus / "out/2speakers/wav8k" / mode / "tr"
+    for path in (folder / "mix").glob("*.wav"):
+        mixture, *sources = (
+            soundfile.read(folder / part / path.name)[0]
+            for part in ("mix", "s1", "s2")
+        )
+        talkers = np.sum(sources, axis=0)
+        power = np.square(talkers).mean() / np.square(mixture - talkers).mean()
+        assert 10 * np.log10(power) == pytest.approx(5.0, abs=0.02)
+        assert np.abs(mixture).max() <= 0.9 + 2**-15
+
+
+def test_refuses_a_folder_without_noise(corpus):
+    (corpus / "empty").mkdir()
+    with pytest.raises(UserError, match="noise_folder: .*empty"):
+        build(corpus, noise_folder=corpus / "empty")

@@ -29,17 +29,18 @@ from speechbrain.dataio.dataloader import SaveableDataLoader
 from speechbrain.utils.distributed import if_main_process, run_on_main
 from speechbrain.utils.logger import get_logger
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from speechbrain_kmdanet.dataio.batch_sampler import MixtureBatchSampler
+from speechbrain_kmdanet.dataio.corpus import index_corpus, read_corpora
 from speechbrain_kmdanet.dataio.mixture_dataset import (
     DynamicMixing,
     MixtureDataset,
-    index_corpus,
-    read_corpora,
 )
 from speechbrain_kmdanet.errors import UserError, run_command
 from speechbrain_kmdanet.nnet.objectives import OBJECTIVES
 from speechbrain_kmdanet.processing.separation import Separation, separate
+from speechbrain_kmdanet.utils.averaging import average_weights
 from speechbrain_kmdanet.utils.evaluation import (
     SeparationReport,
     evaluate_utterance,
@@ -61,14 +62,18 @@ logger = get_logger(__name__)
 class Separator(ResumableBrain):
     """Training and evaluation of a masker between an encoder and a decoder."""
 
+    # Of the weights, which is evaluated and kept; None if there is none.
+    average: AveragedModel | None = None
+
     def compute_forward(self, batch: Any, stage: sb.Stage) -> Separation:
         """Separation of a batch, with what its objective needs."""
         batch = batch.to(self.device)
         needs = self.objective.needs
+        modules = self.modules if stage == sb.Stage.TRAIN else self.evaluated
         return separate(
-            self.modules.encoder,
-            self.modules.masknet,
-            self.modules.decoder,
+            modules["encoder"],
+            modules["masknet"],
+            modules["decoder"],
             batch.mixture.data,
             num_samples=count_samples(batch),
             sources=batch.sources.data,
@@ -117,6 +122,18 @@ class Separator(ResumableBrain):
         if self.hparams.schedule_by == "step":
             self.hparams.lr_scheduler(self.optimizer, self.optimizer_step + 1)
 
+    def on_fit_batch_end(
+        self, batch: Any, outputs: Any, loss: Any, should_step: bool
+    ) -> None:
+        """Takes the step into the average of the weights, if there is one."""
+        if should_step and self.average is not None:
+            self.average.update_parameters(self.modules)
+
+    @property
+    def evaluated(self) -> Any:
+        """The modules that are evaluated and kept: averages, if there are."""
+        return self.modules if self.average is None else self.average.module
+
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Chooses loss and mixtures of the epoch, or begins a report."""
         # The test has no epoch.
@@ -130,7 +147,7 @@ class Separator(ResumableBrain):
         seconds = "curriculum_seconds" if short else "segment_seconds"
         self.train_data.segment_seconds = getattr(self.hparams, seconds)
         self.train_data.epoch = epoch
-        self.began = time.monotonic()
+        self.began = time.monotonic(), time.process_time()
 
     def on_stage_end(
         self, stage: sb.Stage, stage_loss: float, epoch: int | None = None
@@ -139,8 +156,13 @@ class Separator(ResumableBrain):
         losses = gather(stage_loss)
         stage_loss = sum(losses) / len(losses)
         if stage == sb.Stage.TRAIN:
-            seconds = time.monotonic() - self.began
-            self.train_stats = {"loss": stage_loss, "seconds": seconds}
+            wall, cpu = self.began
+            self.train_stats = {
+                "loss": stage_loss,
+                "seconds": time.monotonic() - wall,
+                # Of this process, without the workers of its loader.
+                "cpu_seconds": time.process_time() - cpu,
+            }
             return
         self.report.gather()
         if stage == sb.Stage.TEST:
@@ -269,29 +291,41 @@ def _make_datasets(
         "segment_seconds": hparams["segment_seconds"],
         "seed": hparams["seed"],
     }
-    corpora = hparams["dynamic_mixing"]
-    if not corpora:
+    if not hparams["dynamic_mixing"]:
         return MixtureDataset.from_csv(files["tr"], **options), valid, test
-    if not isinstance(corpora, list):
-        corpora = [corpora]
-    index_files = [
-        os.path.join(folder, f"corpus{number or ''}.csv")
-        for number in range(len(corpora))
-    ]
-    for corpus, index_file in zip(corpora, index_files):
-        run_on_main(index_corpus, args=[corpus, index_file])
+    corpora, recordings = _read_recordings(hparams, "dynamic_mixing", "corpus")
     train = DynamicMixing(
         ", ".join(map(str, corpora)),
-        read_corpora(corpora, index_files),
+        recordings,
         num_spks=hparams["mixing_spks"] or sorted(set(valid.num_spks)),
         shares=hparams["mixing_shares"],
         by_length=hparams["talkers_by_length"],
         overlap=hparams["overlap"],
         epoch_size=hparams["epoch_size"],
         speeds=hparams["speeds"],
+        max_gain=hparams["max_gain"],
+        noise=_read_recordings(hparams, "noise", "noise")[1],
+        noise_snr=hparams["noise_snr"],
+        noise_share=hparams["noise_share"],
         **options,
     )
     return train, valid, test
+
+
+def _read_recordings(
+    hparams: Mapping[str, Any], key: str, name: str
+) -> tuple[list[Any], list[dict[str, Any]]]:
+    """The folders that a key gives, and what they hold; lists are saved."""
+    folders = hparams[key] or []
+    if not isinstance(folders, list):
+        folders = [folders]
+    index_files = [
+        os.path.join(hparams["save_folder"], f"{name}{number or ''}.csv")
+        for number in range(len(folders))
+    ]
+    for folder, index_file in zip(folders, index_files):
+        run_on_main(index_corpus, args=[folder, index_file])
+    return folders, read_corpora(folders, index_files)
 
 
 def _make_loader(
@@ -396,6 +430,9 @@ def run(arguments: Sequence[str]) -> None:
         modules, hparams["opt_class"], hparams, run_opts, checkpointer
     )
     separator.test_only = train is None
+    if trainable and hparams["ema_decay"]:
+        separator.average = average_weights(modules, hparams["ema_decay"])
+        checkpointer.add_recoverable("average", separator.average)
     for name, module in modules.items():
         if module.state_dict():
             checkpointer.add_recoverable(name, module)
@@ -411,7 +448,7 @@ def run(arguments: Sequence[str]) -> None:
     if trainable and not (test_only and hparams["initial_weights"]):
         run_on_main(
             write_pretrained,
-            args=[hparams["pretrained_folder"], settings, modules],
+            args=[hparams["pretrained_folder"], settings, separator.evaluated],
             kwargs={"half": hparams["half_weights"]},
         )
         logger.info(f"The separator is in {hparams['pretrained_folder']}")

@@ -7,6 +7,7 @@ Reference: Cadoux et al., "Closing the training/inference gap for deep
 attractor networks".
 """
 
+import torch
 from torch import Tensor, nn
 
 from speechbrain_kmdanet.errors import UserError
@@ -39,10 +40,18 @@ class DANet(Masker):
         "dot_product" (Eq. 2 and 5b) or "distance" (Eq. 5a).
     num_spks : int
         Number of talkers when the call does not say.
+    remainder : bool
+        Whether one attractor more is learned, of what is no talker: noise has
+        a mask then, which is not among those returned, and little weight
+        among those that are clustered.
+
+    Raises
+    ------
+    UserError
+        If the kind of masks is unknown, or has no remainder.
 
     Example
     -------
-    >>> import torch
     >>> from speechbrain_kmdanet.lobes.models.embedding import EmbeddingNet
     >>> from speechbrain_kmdanet.nnet.attractors import KMeansAttractors
     >>> danet = DANet(
@@ -69,6 +78,7 @@ class DANet(Masker):
         infer_attractors: AttractorEstimator,
         masks: str = "dot_product",
         num_spks: int = 2,
+        remainder: bool = False,
     ) -> None:
         super().__init__(num_spks)
         if masks not in ATTRACTOR_MASKS:
@@ -79,6 +89,15 @@ class DANet(Masker):
         self.train_attractors = train_attractors
         self.infer_attractors = infer_attractors
         self.masks = masks
+        self.remainder = None
+        if remainder:
+            if masks != "dot_product":
+                raise UserError(
+                    "remainder must be False, unless masks are dot_product, "
+                    f"got {masks!r}"
+                )
+            zeros = torch.zeros(1, 1, embedding_net.embedding_dim)
+            self.remainder = nn.Parameter(zeros)
 
     @property
     def attractors(self) -> AttractorEstimator:
@@ -109,14 +128,36 @@ class DANet(Masker):
                 check_active_bins(energies, num_spks)
             attractors = self.attractors(
                 embeddings,
-                energies,
+                energies * self.speech_shares(embeddings),
                 num_spks,
                 None if sources is None else flatten_bins(sources.abs()),
                 None if num_frames is None else num_frames * num_bins,
             )  # [B, K, D]
         attractors = fit_attractors(attractors, embeddings)
-        masks = ATTRACTOR_MASKS[self.masks](embeddings, attractors)  # [B, K, N]
+        if self.remainder is not None:
+            remainder = self.remainder.expand(len(attractors), -1, -1)
+            attractors = torch.cat([attractors, remainder], 1)
+        masks = ATTRACTOR_MASKS[self.masks](embeddings, attractors)
+        masks = masks[:, :num_spks]  # [B, K, N]
         return unflatten_masks(masks, num_bins), embeddings
+
+    def speech_shares(self, embeddings: Tensor) -> Tensor | float:
+        """What of each bin counts in a clustering, for it is no noise.
+
+        Arguments
+        ---------
+        embeddings : torch.Tensor
+            Embeddings V [B, N, D].
+
+        Returns
+        -------
+        torch.Tensor
+            Shares [B, N], without a gradient; 1 if there is no remainder.
+        """
+        if self.remainder is None:
+            return 1.0
+        with torch.no_grad():
+            return 1.0 - (embeddings @ self.remainder[0, 0]).sigmoid()
 
     def embed(
         self, spectrum: Tensor, num_frames: Tensor | None = None

@@ -32,8 +32,7 @@ from speechbrain_kmdanet.processing.masks import phase_sensitive_masks
 
 # All permutations up to here (24 of them); the Hungarian algorithm above.
 MAX_EXHAUSTIVE = 4
-# Energies are compared after scaling the reference to unit power: −80 dB.
-EPSILON = 1e-8
+LIMIT = 80.0  # dB: SI-SDR is from −80 to 80
 # Energy that counts as silence: keeps the ratio and its gradient finite.
 SILENCE = 1e-24
 
@@ -139,8 +138,16 @@ def _centre(waveforms: Tensor, num_samples: Tensor | None) -> Tensor:
     return zero_padding(waveforms - mean, num_samples)
 
 
+def _share(limit: float) -> float:
+    """The share of an energy that is that many dB less."""
+    return 10.0 ** (-limit / 10.0)
+
+
 def si_sdr(
-    estimates: Tensor, sources: Tensor, num_samples: Tensor | None = None
+    estimates: Tensor,
+    sources: Tensor,
+    num_samples: Tensor | None = None,
+    limit: float = LIMIT,
 ) -> Tensor:
     """Scale-invariant SDR of each estimate with respect to its own source.
 
@@ -152,12 +159,14 @@ def si_sdr(
         True sources [B, L, K].
     num_samples : torch.Tensor
         Length of each item without padding [B]; L by default.
+    limit : float
+        Largest value in dB, which is approached softly.
 
     Returns
     -------
     torch.Tensor
-        SI-SDR in dB [B, K], from −80 (a silent estimate) to 80 dB. That of a
-        silent source has no meaning: callers leave it out.
+        SI-SDR in dB [B, K], from −limit (a silent estimate) to the limit. That
+        of a silent source has no meaning: callers leave it out.
 
     Example
     -------
@@ -173,8 +182,9 @@ def si_sdr(
     target = scale.unsqueeze(1) * sources  # [B, L, K]
     signal = target.square().sum(1)
     noise = (estimates - target).square().sum(1)
-    floor = EPSILON * (signal + noise).detach()
-    ratio = (signal + floor + EPSILON * SILENCE) / (noise + floor + SILENCE)
+    epsilon = _share(limit)
+    floor = epsilon * (signal + noise).detach()
+    ratio = (signal + floor + epsilon * SILENCE) / (noise + floor + SILENCE)
     return 10.0 * ratio.log10()
 
 
@@ -197,7 +207,8 @@ def pairwise_si_sdr(
     # Squared cosine of the angle between source and estimate.
     similarity = products / energies.clamp_min(tiny(sources))
     distortion = (1.0 - similarity).clamp_min(0.0)
-    return 10.0 * ((similarity + EPSILON) / (distortion + EPSILON)).log10()
+    epsilon = _share(LIMIT)
+    return 10.0 * ((similarity + epsilon) / (distortion + epsilon)).log10()
 
 
 def si_sdr_loss(
@@ -205,6 +216,7 @@ def si_sdr_loss(
     sources: Tensor,
     num_samples: Tensor | None = None,
     pit: bool = True,
+    limit: float = LIMIT,
 ) -> Tensor:
     """Negative scale-invariant SDR of the waveforms, in dB.
 
@@ -222,6 +234,8 @@ def si_sdr_loss(
     pit : bool
         Whether to search the permutation of highest SI-SDR; without it,
         estimate l belongs to source l.
+    limit : float
+        SI-SDR in dB that is approached softly: beyond it nothing is gained.
 
     Returns
     -------
@@ -249,7 +263,7 @@ def si_sdr_loss(
             scores = pairwise_si_sdr(estimates, sources, num_samples)
             permutation = best_permutation(-scores * active.unsqueeze(2))
         estimates = permute_sources(estimates, permutation, dim=2)
-    scores = si_sdr(estimates, sources, num_samples) * active
+    scores = si_sdr(estimates, sources, num_samples, limit) * active
     return -scores.sum(1) / active.sum(1).clamp_min(1)
 
 
