@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.processing.bins import valid_mask
 
 OUTPUTS = ("masks", "embeddings", "magnitudes")
 
@@ -39,6 +40,9 @@ class Separation:
     ordered : bool
         Whether mask l is known to belong to source l: no permutation is
         searched.
+    offsets : torch.Tensor
+        What was taken from the samples of the mixtures [B, L], so that these
+        have no mean; None if nothing was.
     sources : torch.Tensor
         True sources [B, L, K]; None at inference.
     masks : torch.Tensor
@@ -55,6 +59,7 @@ class Separation:
     num_frames: Tensor | None = None
     ordered: bool = False
     # None where nobody gave it or asked for it:
+    offsets: Tensor = None  # type: ignore[assignment]
     sources: Tensor = None  # type: ignore[assignment]
     masks: Tensor = None  # type: ignore[assignment]
     embeddings: Tensor = None  # type: ignore[assignment]
@@ -69,9 +74,12 @@ class Separation:
     @cached_property
     def estimates(self) -> Tensor:
         """Waveforms of the estimated sources [B, L, K]."""
-        return decode_sources(
+        estimates = decode_sources(
             self.masks, self.spectrum, self.decode, self.length
         )
+        if self.offsets is None:
+            return estimates
+        return estimates + (self.offsets / estimates.shape[2]).unsqueeze(2)
 
     @cached_property
     def masked_magnitudes(self) -> Tensor:
@@ -92,6 +100,9 @@ def separate(
     outputs: Collection[str] = ("masks",),
 ) -> Separation:
     """Separates a batch of mixtures.
+
+    An offset (DC) of a mixture says nothing about talkers: the encoder does
+    not see it, and the sources have equal parts of it.
 
     Arguments
     ---------
@@ -147,8 +158,9 @@ def separate(
     # Frames are None without padding: recurrent layers run faster.
     if num_samples is not None and (num_samples < mixture.shape[1]).any():
         num_frames = _inside(encoder).num_frames(num_samples)  # [B]
+    offsets = _offsets(mixture, num_samples)  # [B, L]
     separation = Separation(
-        encoder(mixture),  # [B, F, T]
+        encoder(mixture - offsets),  # [B, F, T]
         mixture.shape[1],
         encoder,
         decoder,
@@ -157,6 +169,7 @@ def separate(
         # Attractors that were handed in are in nobody's order.
         attractors is None and bool(_inside(masknet).ordered),
     )
+    separation.offsets = offsets
     if sources is not None:
         separation.sources = sources
         num_spks = sources.shape[2] if num_spks is None else num_spks
@@ -176,6 +189,15 @@ def separate(
     else:
         separation.masks = made
     return separation
+
+
+def _offsets(mixture: Tensor, num_samples: Tensor | None) -> Tensor:
+    """Mean of each mixture at its samples, 0 in the padding [B, L]."""
+    if num_samples is None:
+        return mixture.mean(1, keepdim=True).expand_as(mixture)
+    valid = valid_mask(num_samples, mixture.shape[1])
+    means = (mixture * valid).sum(1) / num_samples
+    return means.unsqueeze(1) * valid
 
 
 def _inside(module: nn.Module) -> Any:

@@ -5,6 +5,7 @@ import torch
 
 from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.lobes.models.danet import DANet
+from speechbrain_kmdanet.lobes.models.dual_path_trunk import DualPathNet
 from speechbrain_kmdanet.lobes.models.embedding import EmbeddingNet
 from speechbrain_kmdanet.lobes.models.masker import Masker
 from speechbrain_kmdanet.lobes.models.oracle import OracleMasker
@@ -48,6 +49,7 @@ def test_encode_mask_decode(wrapped):
     if not wrapped:
         modules = [module.module for module in modules]
     sources = torch.randn(2, 300, 3)
+    sources = sources - sources.mean(1, keepdim=True)
     mixture = sources.sum(2)
     separation = separate(*modules, mixture, sources=sources)
     spectra = [modules[0](sources[..., k]) for k in range(3)]
@@ -59,7 +61,7 @@ def test_encode_mask_decode(wrapped):
     magnitudes = masks.transpose(0, 1) * separation.spectrum.abs()[:, None]
     assert torch.equal(separation.masked_magnitudes, magnitudes)
     estimates = decode_sources(masks, separation.spectrum, modules[2], 300)
-    assert torch.equal(separation.estimates, estimates)
+    torch.testing.assert_close(separation.estimates, estimates)
 
 
 def test_what_nobody_asks_for_is_not_computed():
@@ -159,3 +161,51 @@ def test_it_can_be_compiled(training):
     spectrum = STFTEncoder(64, 16)(torch.randn(2, 300))
     compiled = torch.compile(masker, backend="eager")
     torch.testing.assert_close(compiled(spectrum), masker(spectrum))
+
+
+def make_trunk(name):
+    if name == "blstm":
+        return EmbeddingNet(33, 4, hidden_size=16, num_layers=1).eval()
+    return DualPathNet(33, 4, channels=8, hidden_size=8, num_blocks=1).eval()
+
+
+@pytest.mark.parametrize("trunk", ["blstm", "dual_path"])
+@pytest.mark.parametrize("offset", [0.05, -3.0])
+def test_an_offset_changes_nothing_but_itself(trunk, offset):
+    kmeans = KMeansAttractors("spherical", seed=0)
+    modules = (
+        STFTEncoder(64, 16),
+        DANet(make_trunk(trunk), kmeans, kmeans).eval(),
+        STFTDecoder(64, 16),
+    )
+    mixture = torch.randn(2, 600)
+    mixture[1, 400:] = 0.0
+    lengths = torch.tensor([600, 400])
+    valid = torch.arange(600) < lengths[:, None]
+    for num_samples in (None, lengths):
+        plain, shifted = (
+            separate(
+                *modules,
+                x if num_samples is None else x * valid,
+                num_samples=num_samples,
+            ).estimates
+            for x in (mixture, mixture + offset)
+        )
+        shifted = shifted - offset / 2
+        if num_samples is not None:
+            plain, shifted = (x * valid[..., None] for x in (plain, shifted))
+        torch.testing.assert_close(shifted, plain, atol=2e-4, rtol=0)
+
+
+def test_offset_of_a_batch_is_that_of_its_items():
+    modules = STFTEncoder(64, 16), Halves(), STFTDecoder(64, 16)
+    mixture = torch.randn(2, 600) + 0.5
+    mixture[1, 333:] = 0.0
+    lengths = torch.tensor([600, 333])
+    both = separate(*modules, mixture, num_samples=lengths)
+    alone = separate(*modules, mixture[1:, :333])
+    torch.testing.assert_close(both.offsets[1:, :333], alone.offsets)
+    assert not both.offsets[1, 333:].any()
+    torch.testing.assert_close(both.estimates[1:, :333], alone.estimates)
+    total = both.estimates.sum(2)
+    torch.testing.assert_close(total[0], mixture[0])

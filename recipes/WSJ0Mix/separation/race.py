@@ -183,7 +183,13 @@ def race(
     folder = options.runs / name
     own = dict(candidate)
     system = own.pop("system", SYSTEM)
-    settings = {**COMMON, **own, **options.overrides, "output_folder": folder}
+    settings = {
+        **COMMON,
+        **own,
+        **options.overrides,
+        "output_folder": folder,
+        "test_folder": folder,
+    }
     measured = folder / "cost.json"
     if not measured.is_file():
         size = "epoch_size", (TIMED_STEPS + UNTIMED_STEPS) * 32
