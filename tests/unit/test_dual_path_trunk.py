@@ -12,7 +12,8 @@ NUM_FRAMES = torch.tensor([12, 1, 7])
 
 def make_net(**options):
     """A small network."""
-    options = {"channels": 8, "hidden_size": 6, "num_blocks": 2, **options}
+    sizes = {"channels": 8, "hidden_size": 6, "num_blocks": 2}
+    options = {**sizes, "frame_size": 6, **options}
     return DualPathNet(BINS, DIM, **options).eval()
 
 

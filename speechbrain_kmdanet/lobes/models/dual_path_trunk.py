@@ -1,14 +1,17 @@
 """A dual-path trunk: across bands and across time in turn, with shared weights.
 
-Neighbouring bins are one band; blocks of recurrence across the bands of a frame
-and across the frames of a band make features of the bands, and those make the
-embeddings of their bins. What the weights have learned in one band, or one
-frame, holds in all.
+Neighbouring bins are one band; blocks of recurrence across the bands of a
+frame, across whole frames, and across the frames of a band make features of the
+bands, and those make the embeddings of their bins. What the weights have
+learned in one band, or one frame, holds in all; only those for whole frames
+know one band from another.
 
 References: Luo, Chen and Yoshioka, "Dual-path RNN: efficient long sequence
 modeling for time-domain single-channel speech separation"; Wang, Cornell, Choi,
 Lee, Kim and Watanabe, "TF-GridNet: integrating full- and sub-band modeling for
-speech separation" (time and frequency in turn, complex spectra).
+speech separation" (time and frequency in turn, complex spectra); Hao, Su, Horaud
+and Li, "FullSubNet: a full-band and sub-band fusion model for real-time
+single-channel speech enhancement".
 """
 
 import torch
@@ -26,17 +29,33 @@ CONTEXT = 3  # frames that the encoder sees
 
 
 class _ResidualBLSTM(nn.Module):
-    """Normalisation, BLSTM and linear layer [B, L, C], and a skip around."""
+    """Normalisation, BLSTM and linear layer [B, L, C], and a skip around.
 
-    def __init__(self, channels: int, hidden_size: int) -> None:
+    With a bottleneck, a linear layer before makes the features fewer.
+    """
+
+    def __init__(
+        self, channels: int, hidden_size: int, bottleneck: int | None = None
+    ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels)
-        self.blstm = PaddedBLSTM(channels, 2 * hidden_size)
+        self.input: nn.Module = nn.Identity()
+        if bottleneck:
+            self.input = nn.Linear(channels, bottleneck)
+        self.blstm = PaddedBLSTM(bottleneck or channels, 2 * hidden_size)
         self.output = nn.Linear(2 * hidden_size, channels)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Sequences [B, L, C] of lengths [B], or without padding."""
-        return x + self.output(self.blstm(self.norm(x), lengths))
+        return x + self.output(self.blstm(self.input(self.norm(x)), lengths))
+
+
+class _Nothing(nn.Module):
+    """What stands for a path that there is not."""
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """The input."""
+        return x
 
 
 class DualPathNet(nn.Module):
@@ -53,9 +72,11 @@ class DualPathNet(nn.Module):
     hidden_size : int
         Cells of the BLSTMs in each direction.
     num_blocks : int
-        Number of blocks [across bands, across time].
+        Number of blocks [across bands, across whole frames, across time].
     bins_per_band : int
         Bins from one band to the next; a band sees twice as many and one.
+    frame_size : int
+        Cells of the BLSTMs over whole frames in each direction; 0: none.
 
     Raises
     ------
@@ -77,6 +98,7 @@ class DualPathNet(nn.Module):
         hidden_size: int = 64,
         num_blocks: int = 3,
         bins_per_band: int = 8,
+        frame_size: int = 0,
     ) -> None:
         super().__init__()
         for name, size in (
@@ -85,6 +107,8 @@ class DualPathNet(nn.Module):
         ):
             if size < 1:
                 raise UserError(f"{name} must be at least 1, got {size}")
+        if frame_size < 0:
+            raise UserError(f"frame_size must be 0 or more, got {frame_size}")
         self.embedding_dim = embedding_dim
         width = 2 * bins_per_band + 1
         num_bands = -(-num_bins // bins_per_band)
@@ -104,6 +128,13 @@ class DualPathNet(nn.Module):
                 _ResidualBLSTM(channels, hidden_size) for _ in range(num_blocks)
             )
             for _ in range(2)
+        )
+        size = num_bands * channels
+        self.across_frames = nn.ModuleList(
+            _ResidualBLSTM(size, frame_size, bottleneck=frame_size)
+            if frame_size
+            else _Nothing()
+            for _ in range(num_blocks)
         )
         self.output_norm = nn.LayerNorm(channels)
         self.decoder = nn.ConvTranspose1d(
@@ -147,9 +178,12 @@ class DualPathNet(nn.Module):
         lengths = None
         if num_frames is not None:
             lengths = num_frames.repeat_interleave(bands)
-        for bands_net, time_net in zip(self.across_bands, self.across_time):
+        blocks = zip(self.across_bands, self.across_frames, self.across_time)
+        for bands_net, frames_net, time_net in blocks:
             x = bands_net(x.flatten(0, 1))  # [B · T, Q, C]
-            x = x.unflatten(0, (batch, frames)).transpose(1, 2)  # [B, Q, T, C]
+            x = x.view(batch, frames, -1)  # [B, T, Q · C]
+            x = frames_net(x, num_frames)
+            x = x.unflatten(2, (bands, -1)).transpose(1, 2)  # [B, Q, T, C]
             x = time_net(x.flatten(0, 1), lengths)  # [B · Q, T, C]
             x = x.unflatten(0, (batch, bands)).transpose(1, 2)  # [B, T, Q, C]
         return x
