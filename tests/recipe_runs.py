@@ -44,6 +44,12 @@ OWN = {
         "num_blocks": 3,
         "num_repeats": 1,
     },
+    "dprnn": {
+        "num_filters": 16,
+        "chunk_size": 20,
+        "hidden_size": 8,
+        "num_repeats": 1,
+    },
     "sepformer": {
         "num_filters": 16,
         "chunk_size": 50,

@@ -122,7 +122,7 @@ def test_a_key_is_declared_once(path):
     twice = {key for key, files in places.items() if len(files) > 1}
     # Where training.yaml asks for them; and how waveforms are trained on.
     allowed = {"layers", "encoder", "decoder"}
-    if path.stem in ("conv_tasnet", "sepformer"):
+    if path.stem in ("conv_tasnet", "dprnn", "sepformer"):
         allowed |= {"loss", "number_of_epochs", "batch_size", "lr"}
     assert twice <= allowed
 
