@@ -12,7 +12,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from speechbrain_kmdanet.errors import UserError
-from speechbrain_kmdanet.processing.bins import valid_mask
 
 OUTPUTS = ("masks", "embeddings", "magnitudes")
 
@@ -23,11 +22,11 @@ class Separation:
 
     Arguments
     ---------
+    mixture : torch.Tensor
+        Mixtures [B, L].
     spectrum : torch.Tensor
         Encoded mixture: complex [B, F, T] in the time-frequency plane, real
         features of that shape in the waveform domain.
-    length : int
-        Length L of the mixtures in samples.
     encode : callable
         Encoder, waveforms [·, L] to spectra [·, F, T].
     decode : callable
@@ -40,9 +39,6 @@ class Separation:
     ordered : bool
         Whether mask l is known to belong to source l: no permutation is
         searched.
-    offsets : torch.Tensor
-        What was taken from the samples of the mixtures [B, L], so that these
-        have no mean; None if nothing was.
     sources : torch.Tensor
         True sources [B, L, K]; None at inference.
     masks : torch.Tensor
@@ -51,15 +47,14 @@ class Separation:
         Embeddings of the bins [B, T · F, D]; None if they were not asked for.
     """
 
+    mixture: Tensor
     spectrum: Tensor
-    length: int
-    encode: Callable[[Tensor], Tensor]
+    encode: Callable[..., Tensor]
     decode: Callable[[Tensor], Tensor]
     num_samples: Tensor | None = None
     num_frames: Tensor | None = None
     ordered: bool = False
     # None where nobody gave it or asked for it:
-    offsets: Tensor = None  # type: ignore[assignment]
     sources: Tensor = None  # type: ignore[assignment]
     masks: Tensor = None  # type: ignore[assignment]
     embeddings: Tensor = None  # type: ignore[assignment]
@@ -68,18 +63,23 @@ class Separation:
     def source_spectra(self) -> Tensor:
         """Spectra of the true sources [B, K, F, T]."""
         sources = self.sources.transpose(1, 2)  # [B, K, L]
-        spectra = self.encode(sources.flatten(0, 1))  # [B · K, F, T]
-        return spectra.unflatten(0, sources.shape[:2])
+        num_samples = self.num_samples
+        if num_samples is not None:
+            num_samples = num_samples.repeat_interleave(sources.shape[1])
+        spectra = self.encode(sources.flatten(0, 1), num_samples)
+        return spectra.unflatten(0, sources.shape[:2])  # [B, K, F, T]
 
     @cached_property
     def estimates(self) -> Tensor:
         """Waveforms of the estimated sources [B, L, K]."""
         estimates = decode_sources(
-            self.masks, self.spectrum, self.decode, self.length
+            self.masks, self.spectrum, self.decode, self.mixture.shape[1]
         )
-        if self.offsets is None:
+        audible = _inside(self.encode).highpass(self.mixture, self.num_samples)
+        if audible is self.mixture:
             return estimates
-        return estimates + (self.offsets / estimates.shape[2]).unsqueeze(2)
+        rest = (self.mixture - audible) / estimates.shape[2]
+        return estimates + rest.unsqueeze(2)
 
     @cached_property
     def masked_magnitudes(self) -> Tensor:
@@ -101,8 +101,8 @@ def separate(
 ) -> Separation:
     """Separates a batch of mixtures.
 
-    An offset (DC) of a mixture says nothing about talkers: the encoder does
-    not see it, and the sources have equal parts of it.
+    What the encoder does not hear of a mixture, an offset or rumble, says
+    nothing of talkers: the sources have equal parts of it.
 
     Arguments
     ---------
@@ -158,10 +158,9 @@ def separate(
     # Frames are None without padding: recurrent layers run faster.
     if num_samples is not None and (num_samples < mixture.shape[1]).any():
         num_frames = _inside(encoder).num_frames(num_samples)  # [B]
-    offsets = _offsets(mixture, num_samples)  # [B, L]
     separation = Separation(
-        encoder(mixture - offsets),  # [B, F, T]
-        mixture.shape[1],
+        mixture,
+        encoder(mixture, num_samples),  # [B, F, T]
         encoder,
         decoder,
         num_samples,
@@ -169,7 +168,6 @@ def separate(
         # Attractors that were handed in are in nobody's order.
         attractors is None and bool(_inside(masknet).ordered),
     )
-    separation.offsets = offsets
     if sources is not None:
         separation.sources = sources
         num_spks = sources.shape[2] if num_spks is None else num_spks
@@ -189,15 +187,6 @@ def separate(
     else:
         separation.masks = made
     return separation
-
-
-def _offsets(mixture: Tensor, num_samples: Tensor | None) -> Tensor:
-    """Mean of each mixture at its samples, 0 in the padding [B, L]."""
-    if num_samples is None:
-        return mixture.mean(1, keepdim=True).expand_as(mixture)
-    valid = valid_mask(num_samples, mixture.shape[1])
-    means = (mixture * valid).sum(1) / num_samples
-    return means.unsqueeze(1) * valid
 
 
 def _inside(module: nn.Module) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.processing.bins import at_least_float32
+from speechbrain_kmdanet.processing.highpass import HighPass
 
 Count = TypeVar("Count", int, Tensor)
 
@@ -45,6 +46,11 @@ class STFTEncoder(_STFT):
         Length of the Hann window and of the transform, in samples.
     hop_length : int
         Step between frames, in samples.
+    highpass : float
+        Frequency in Hz below which nothing is encoded, see HighPass; 0: all
+        is.
+    sample_rate : int
+        Sample rate in Hz.
 
     Example
     -------
@@ -56,6 +62,16 @@ class STFTEncoder(_STFT):
     """
 
     has_magnitudes = True
+
+    def __init__(
+        self,
+        n_fft: int = 512,
+        hop_length: int = 128,
+        highpass: float = 0.0,
+        sample_rate: int = 8000,
+    ) -> None:
+        super().__init__(n_fft, hop_length)
+        self.highpass = HighPass(highpass, sample_rate)
 
     def num_frames(self, num_samples: Count) -> Count:
         """Number of frames of a signal.
@@ -73,13 +89,17 @@ class STFTEncoder(_STFT):
         hops = (num_samples + self.hop_length - 1) // self.hop_length
         return hops + self.n_fft // 2 // self.hop_length + 1
 
-    def forward(self, mixture: Tensor) -> Tensor:
+    def forward(
+        self, mixture: Tensor, num_samples: Tensor | None = None
+    ) -> Tensor:
         """Encodes waveforms.
 
         Arguments
         ---------
         mixture : torch.Tensor
             Waveforms [B, L].
+        num_samples : torch.Tensor
+            Length of each item without padding [B]; L by default.
 
         Returns
         -------
@@ -96,10 +116,11 @@ class STFTEncoder(_STFT):
                 "mixture must be a non-empty batch of mono waveforms "
                 f"[batch, samples], got shape {tuple(mixture.shape)}"
             )
-        num_samples = mixture.shape[1]
-        last = (self.num_frames(num_samples) - 1) * self.hop_length
+        mixture = self.highpass(mixture, num_samples)
+        length = mixture.shape[1]
+        last = (self.num_frames(length) - 1) * self.hop_length
         half = self.n_fft // 2
-        padded = nn.functional.pad(mixture, (half, last + half - num_samples))
+        padded = nn.functional.pad(mixture, (half, last + half - length))
         # The transform stays in float32 under autocast: half precision has
         # no complex type worth its rounding.
         with torch.autocast(mixture.device.type, enabled=False):

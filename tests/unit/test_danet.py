@@ -235,19 +235,20 @@ def make_remainder(direction=(0.0, 0.0, 0.0, 3.0)):
 def test_talkers_and_remainder_share_each_bin():
     danet, (mixture, _) = make_remainder(), make_sources()
     spectrum = ENCODER(mixture)
-    masks = danet(spectrum, num_spks=3)
-    assert masks.shape == (3, *spectrum.shape)
     embeddings, energies = danet.embed(spectrum)
     shares = 1 - torch.sigmoid(embeddings @ danet.remainder[0, 0])
     attractors = danet.infer_attractors(embeddings, energies * shares, 3)
+    masks = danet(spectrum, attractors=attractors)
     together = torch.cat([attractors, danet.remainder.expand(3, 1, 4)], 1)
     whole = torch.softmax(together @ embeddings.transpose(1, 2), 1)
     whole = whole.unflatten(2, (-1, NUM_BINS)).permute(1, 0, 3, 2)
     torch.testing.assert_close(masks, whole[:3])
     torch.testing.assert_close(1 - masks.sum(0), whole[3])
-    # Attractors that are handed in are those of talkers.
-    again = danet(spectrum, attractors=attractors)
-    torch.testing.assert_close(again, masks)
+    # Those that are found are the same, in the order of their loudness.
+    found = danet(spectrum, num_spks=3)
+    torch.testing.assert_close(
+        found.sort(0).values, masks.sort(0).values, atol=1e-5, rtol=1e-5
+    )
 
 
 def test_a_talker_alone_has_all_but_the_remainder():
@@ -276,3 +277,32 @@ def test_the_remainder_needs_dot_products():
     parts = plain.embedding_net, plain.train_attractors, plain.infer_attractors
     with pytest.raises(UserError, match="remainder must be False.*'distance'"):
         DANet(*parts, masks="distance", remainder=True)
+
+
+def test_talkers_come_in_the_order_of_their_loudness():
+    danet, (mixture, _) = make_danet().eval(), make_sources(num_spks=3)
+    spectrum = ENCODER(mixture)
+    masks = danet(spectrum, num_spks=3)  # [K, B, F, T]
+    loudness = (masks * spectrum.abs().square()).sum((2, 3))
+    assert (loudness[:-1] >= loudness[1:]).all()
+    assert (loudness[0] > loudness[-1]).all()
+    # Those that are handed in have an order of their own.
+    attractors = torch.randn(3, 3, 4)
+    forward = danet(spectrum, attractors=attractors)
+    torch.testing.assert_close(
+        danet(spectrum, attractors=attractors.flip(1)), forward.flip(0)
+    )
+
+
+def test_silence_before_does_not_change_the_order():
+    danet, (mixture, _) = make_danet().eval(), make_sources()
+    plain = estimate(danet, mixture)
+    for samples in (16, 160):  # whole hops
+        later = estimate(
+            danet, torch.nn.functional.pad(mixture, (samples, 0))
+        )
+        same, swapped = (
+            (later[:, samples:] - x).square().sum()
+            for x in (plain, plain.flip(2))
+        )
+        assert same < swapped

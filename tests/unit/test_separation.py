@@ -163,49 +163,61 @@ def test_it_can_be_compiled(training):
     torch.testing.assert_close(compiled(spectrum), masker(spectrum))
 
 
+def rumble(seconds, frequency, amplitude):
+    time = torch.arange(round(8000 * seconds)) / 8000
+    return amplitude * torch.sin(2 * torch.pi * frequency * time)
+
+
+@pytest.mark.parametrize("trunk", ["blstm", "dual_path"])
+@pytest.mark.parametrize(
+    "inaudible",
+    [torch.tensor(0.05), torch.tensor(-3.0), rumble(0.5, 3.0, 0.3)],
+    ids=["offset", "large offset", "rumble"],
+)
+def test_what_is_inaudible_is_shared_out(trunk, inaudible):
+    kmeans = KMeansAttractors("spherical", seed=0)
+    modules = (
+        STFTEncoder(64, 16, highpass=30),
+        DANet(make_trunk(trunk), kmeans, kmeans).eval(),
+        STFTDecoder(64, 16),
+    )
+    lengths = torch.tensor([4000, 2500])
+    valid = torch.arange(4000) < lengths[:, None]
+    mixture = torch.randn(2, 4000)
+    for num_samples in (None, lengths):
+        present = torch.ones(2, 4000) if num_samples is None else valid
+        plain, other = (
+            separate(*modules, x * present, num_samples=num_samples).estimates
+            for x in (mixture, mixture + inaudible)
+        )
+        shared = (inaudible * present).unsqueeze(2) / 2
+        torch.testing.assert_close(
+            (other - shared) * present.unsqueeze(2),
+            plain * present.unsqueeze(2),
+            atol=2e-3,
+            rtol=0,
+        )
+        total = (mixture + inaudible) * present
+        torch.testing.assert_close(
+            other.sum(2) * present, total, atol=1e-4, rtol=0
+        )
+
+
+def test_batch_and_single_hear_the_same():
+    modules = STFTEncoder(64, 16, highpass=30), Halves(), STFTDecoder(64, 16)
+    mixture = torch.randn(2, 600) + 0.5
+    mixture[1, 333:] = 0.0
+    lengths = torch.tensor([600, 333])
+    sources = torch.randn(2, 600, 2)
+    both = separate(*modules, mixture, num_samples=lengths, sources=sources)
+    alone = separate(*modules, mixture[1:, :333], sources=sources[1:, :333])
+    for name in ("spectrum", "source_spectra"):
+        one, other = getattr(both, name)[1:], getattr(alone, name)
+        torch.testing.assert_close(one[..., : other.shape[-1]], other)
+    torch.testing.assert_close(both.estimates[1:, :333], alone.estimates)
+
+
 def make_trunk(name):
     if name == "blstm":
         return EmbeddingNet(33, 4, hidden_size=16, num_layers=1).eval()
     return DualPathNet(33, 4, channels=8, hidden_size=8, num_blocks=1).eval()
-
-
-@pytest.mark.parametrize("trunk", ["blstm", "dual_path"])
-@pytest.mark.parametrize("offset", [0.05, -3.0])
-def test_an_offset_changes_nothing_but_itself(trunk, offset):
-    kmeans = KMeansAttractors("spherical", seed=0)
-    modules = (
-        STFTEncoder(64, 16),
-        DANet(make_trunk(trunk), kmeans, kmeans).eval(),
-        STFTDecoder(64, 16),
-    )
-    mixture = torch.randn(2, 600)
-    mixture[1, 400:] = 0.0
-    lengths = torch.tensor([600, 400])
-    valid = torch.arange(600) < lengths[:, None]
-    for num_samples in (None, lengths):
-        plain, shifted = (
-            separate(
-                *modules,
-                x if num_samples is None else x * valid,
-                num_samples=num_samples,
-            ).estimates
-            for x in (mixture, mixture + offset)
-        )
-        shifted = shifted - offset / 2
-        if num_samples is not None:
-            plain, shifted = (x * valid[..., None] for x in (plain, shifted))
-        torch.testing.assert_close(shifted, plain, atol=2e-4, rtol=0)
-
-
-def test_offset_of_a_batch_is_that_of_its_items():
-    modules = STFTEncoder(64, 16), Halves(), STFTDecoder(64, 16)
-    mixture = torch.randn(2, 600) + 0.5
-    mixture[1, 333:] = 0.0
-    lengths = torch.tensor([600, 333])
-    both = separate(*modules, mixture, num_samples=lengths)
-    alone = separate(*modules, mixture[1:, :333])
-    torch.testing.assert_close(both.offsets[1:, :333], alone.offsets)
-    assert not both.offsets[1, 333:].any()
-    torch.testing.assert_close(both.estimates[1:, :333], alone.estimates)
-    total = both.estimates.sum(2)
-    torch.testing.assert_close(total[0], mixture[0])

@@ -7,6 +7,8 @@ Reference: Cadoux et al., "Closing the training/inference gap for deep
 attractor networks".
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -98,6 +100,7 @@ class DANet(Masker):
                 )
             zeros = torch.zeros(1, 1, embedding_net.embedding_dim)
             self.remainder = nn.Parameter(zeros)
+            self.register_load_state_dict_pre_hook(_keep_remainder)
 
     @property
     def attractors(self) -> AttractorEstimator:
@@ -123,6 +126,7 @@ class DANet(Masker):
         embeddings, energies = self.embed(spectrum, num_frames)
         if not with_masks:
             return None, embeddings
+        found = attractors is None
         if attractors is None:
             if not self.training:
                 check_active_bins(energies, num_spks)
@@ -139,6 +143,8 @@ class DANet(Masker):
             attractors = torch.cat([attractors, remainder], 1)
         masks = ATTRACTOR_MASKS[self.masks](embeddings, attractors)
         masks = masks[:, :num_spks]  # [B, K, N]
+        if found and not self.training and not self.ordered:
+            masks = loudest_first(masks, energies)
         return unflatten_masks(masks, num_bins), embeddings
 
     def speech_shares(self, embeddings: Tensor) -> Tensor | float:
@@ -182,3 +188,40 @@ class DANet(Masker):
         embeddings = self.embedding_net(spectrum, num_frames).float()
         magnitudes = relative_magnitudes(spectrum, num_frames)  # [B, T, F]
         return embeddings, magnitudes.square().flatten(1)
+
+
+def _keep_remainder(
+    module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any
+) -> None:
+    """Lets weights of a separator without a remainder start one with it."""
+    if state:
+        state.setdefault(f"{prefix}remainder", module.remainder.detach())
+
+
+def loudest_first(masks: Tensor, energies: Tensor) -> Tensor:
+    """Puts masks in the order of what they let through.
+
+    The order that a clustering finds talkers in is a matter of chance.
+
+    Arguments
+    ---------
+    masks : torch.Tensor
+        Masks [B, K, N].
+    energies : torch.Tensor
+        Energies of the bins [B, N].
+
+    Returns
+    -------
+    torch.Tensor
+        The masks [B, K, N], the loudest talker first.
+
+    Example
+    -------
+    >>> masks = torch.tensor([[[0.1, 0.2], [0.9, 0.8]]])
+    >>> loudest_first(masks, torch.ones(1, 2))
+    tensor([[[0.9000, 0.8000],
+             [0.1000, 0.2000]]])
+    """
+    loudness = torch.bmm(masks.float(), energies.float().unsqueeze(2))
+    order = loudness.argsort(dim=1, descending=True, stable=True)  # [B, K, 1]
+    return masks.gather(1, order.expand_as(masks))

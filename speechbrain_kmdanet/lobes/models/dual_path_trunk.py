@@ -77,6 +77,8 @@ class DualPathNet(nn.Module):
         Bins from one band to the next; a band sees twice as many and one.
     frame_size : int
         Cells of the BLSTMs over whole frames in each direction; 0: none.
+    num_hints : int
+        Further numbers about each bin that the network is given.
 
     Raises
     ------
@@ -99,6 +101,7 @@ class DualPathNet(nn.Module):
         num_blocks: int = 3,
         bins_per_band: int = 8,
         frame_size: int = 0,
+        num_hints: int = 0,
     ) -> None:
         super().__init__()
         for name, size in (
@@ -116,7 +119,7 @@ class DualPathNet(nn.Module):
         missing = (num_bands - 1) * bins_per_band + width - num_bins
         self.margins = missing // 2, missing - missing // 2
         self.encoder = nn.Conv2d(
-            PARTS,
+            PARTS + num_hints,
             channels,
             (CONTEXT, width),
             stride=(1, bins_per_band),
@@ -142,18 +145,27 @@ class DualPathNet(nn.Module):
         )
 
     def forward(
-        self, spectrum: Tensor, num_frames: Tensor | None = None
+        self,
+        spectrum: Tensor,
+        num_frames: Tensor | None = None,
+        hints: Tensor | None = None,
     ) -> Tensor:
-        """Embeds the bins, see :meth:`.embedding.EmbeddingNet.forward`."""
+        """Embeds the bins, see :meth:`.embedding.EmbeddingNet.forward`.
+
+        Hints [B, T · F, num_hints] are what the network is told of each bin.
+        """
         batch, num_bins, frames = spectrum.shape
-        x = self.features(spectrum, num_frames)  # [B, T, Q, C]
+        x = self.features(spectrum, num_frames, hints)  # [B, T, Q, C]
         x = self.output_norm(x).flatten(0, 1).transpose(1, 2)  # [B · T, C, Q]
         first = self.margins[0]
         v = self.decoder(x)[..., first : first + num_bins]  # [B · T, D, F]
         return v.transpose(1, 2).reshape(batch, frames * num_bins, -1)
 
     def features(
-        self, spectrum: Tensor, num_frames: Tensor | None = None
+        self,
+        spectrum: Tensor,
+        num_frames: Tensor | None = None,
+        hints: Tensor | None = None,
     ) -> Tensor:
         """Features of the bands.
 
@@ -164,6 +176,8 @@ class DualPathNet(nn.Module):
         num_frames : torch.Tensor
             Number of frames of each item that are not padding [B]; None if
             there is no padding.
+        hints : torch.Tensor
+            What the network is told of each bin [B, T · F, num_hints].
 
         Returns
         -------
@@ -171,7 +185,14 @@ class DualPathNet(nn.Module):
             Features H [B, T, Q, C] of Q bands; those of padded frames have no
             meaning.
         """
-        x = nn.functional.pad(_parts(spectrum, num_frames), self.margins)
+        x = _parts(spectrum, num_frames)  # [B, 3, T, F]
+        if hints is not None:
+            hints = hints.unflatten(1, x.shape[2:])  # [B, T, F, E]
+            if num_frames is not None:
+                valid = valid_mask(num_frames, x.shape[2])
+                hints = hints * valid.unsqueeze(2).unsqueeze(3)
+            x = torch.cat([x, hints.permute(0, 3, 1, 2)], 1)
+        x = nn.functional.pad(x, self.margins)
         x = self.encoder(x).permute(0, 2, 3, 1)  # [B, T, Q, C]
         x = self.norm(x)
         batch, frames, bands, _ = x.shape

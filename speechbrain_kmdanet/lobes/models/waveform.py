@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.lobes.models.masker import Masker
 from speechbrain_kmdanet.processing.bins import tiny
+from speechbrain_kmdanet.processing.highpass import HighPass
 from speechbrain_kmdanet.processing.stft import Count
 
 
@@ -30,6 +31,11 @@ class WaveformEncoder(dual_path.Encoder):
         Number of filters C.
     kernel_size : int
         Length of the filters in samples; they move by half of it.
+    highpass : float
+        Frequency in Hz below which nothing is encoded, see HighPass; 0: all
+        is.
+    sample_rate : int
+        Sample rate in Hz.
 
     Example
     -------
@@ -42,8 +48,15 @@ class WaveformEncoder(dual_path.Encoder):
 
     has_magnitudes = False  # only waveforms can be compared
 
-    def __init__(self, num_filters: int = 256, kernel_size: int = 16) -> None:
+    def __init__(
+        self,
+        num_filters: int = 256,
+        kernel_size: int = 16,
+        highpass: float = 0.0,
+        sample_rate: int = 8000,
+    ) -> None:
         super().__init__(kernel_size, num_filters)
+        self.highpass = HighPass(highpass, sample_rate)
         self.kernel_size = self.window_length = kernel_size
         self.stride = kernel_size // 2
 
@@ -53,17 +66,20 @@ class WaveformEncoder(dual_path.Encoder):
         hops = (rest + self.stride - 1) // self.stride
         return hops * (hops > 0) + 1
 
-    def forward(self, mixture: Tensor) -> Tensor:
+    def forward(
+        self, mixture: Tensor, num_samples: Tensor | None = None
+    ) -> Tensor:
         """Features [B, C, T], see :meth:`.stft.STFTEncoder.forward`."""
         if mixture.dim() != 2 or mixture.shape[1] == 0:
             raise UserError(
                 "mixture must be a non-empty batch of mono waveforms "
                 f"[batch, samples], got shape {tuple(mixture.shape)}"
             )
-        num_samples = mixture.shape[1]
-        hops = self.num_frames(num_samples) - 1
+        mixture = self.highpass(mixture, num_samples)
+        length = mixture.shape[1]
+        hops = self.num_frames(length) - 1
         covered = hops * self.stride + self.kernel_size
-        padded = nn.functional.pad(mixture, (0, covered - num_samples))
+        padded = nn.functional.pad(mixture, (0, covered - length))
         # As the STFT, the filters stay in full precision under autocast.
         with torch.autocast(mixture.device.type, enabled=False):
             return super().forward(padded.to(self.conv1d.weight.dtype))

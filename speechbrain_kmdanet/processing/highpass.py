@@ -1,0 +1,80 @@
+"""What of a signal can be heard: an offset, or rumble, says nothing of talkers.
+
+An encoder lets its separator see the audible part only, and the sources share
+the rest.
+"""
+
+import torch
+from scipy.signal import butter
+from torch import Tensor, nn
+from torchaudio.functional import lfilter
+
+from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.processing.bins import valid_mask
+
+ORDER = 4
+
+
+class HighPass(nn.Module):
+    """Butterworth high-pass filter that starts at rest.
+
+    Arguments
+    ---------
+    cutoff : float
+        Frequency in Hz where 3 dB are lost; 0: what comes in goes out.
+    sample_rate : int
+        Sample rate in Hz.
+
+    Raises
+    ------
+    UserError
+        If the frequency is not from 0 to half of the sample rate.
+
+    Example
+    -------
+    >>> filter = HighPass(cutoff=30, sample_rate=8000)
+    >>> bool(filter(torch.full((1, 4000), 0.3)).abs().max() < 1e-9)
+    True
+    """
+
+    def __init__(self, cutoff: float = 0.0, sample_rate: int = 8000) -> None:
+        super().__init__()
+        if not 0 <= cutoff < sample_rate / 2:
+            raise UserError(
+                "highpass must be a frequency in Hz from 0 to half of "
+                f"sample_rate={sample_rate}, got {cutoff!r}"
+            )
+        self.sections = []
+        if cutoff:
+            self.sections = butter(
+                ORDER, cutoff, "highpass", fs=sample_rate, output="sos"
+            ).tolist()
+
+    def forward(
+        self, waveform: Tensor, num_samples: Tensor | None = None
+    ) -> Tensor:
+        """Filters waveforms.
+
+        Arguments
+        ---------
+        waveform : torch.Tensor
+            Waveforms [B, L].
+        num_samples : torch.Tensor
+            Length of each item without padding [B]; L by default.
+
+        Returns
+        -------
+        torch.Tensor
+            Waveforms [B, L], 0 in the padding.
+        """
+        if not self.sections:
+            return waveform
+        # The poles are so near 1 that single precision would be heard.
+        x = waveform.double()
+        x = x - x[:, :1]  # an offset does not even begin
+        for section in self.sections:
+            b, a = x.new_tensor(section).split(3)
+            x = lfilter(x, a, b, clamp=False)
+        if num_samples is not None:
+            x = x * valid_mask(num_samples, x.shape[1])
+        return x.to(waveform.dtype)
