@@ -21,7 +21,8 @@ class HighPass(nn.Module):
     Arguments
     ---------
     cutoff : float
-        Frequency in Hz where 3 dB are lost; 0: what comes in goes out.
+        Frequency in Hz where 3 dB are lost; at 0 the mean is taken away, and
+        without one nothing is.
     sample_rate : int
         Sample rate in Hz.
 
@@ -37,13 +38,16 @@ class HighPass(nn.Module):
     True
     """
 
-    def __init__(self, cutoff: float = 0.0, sample_rate: int = 8000) -> None:
+    def __init__(
+        self, cutoff: float | None = None, sample_rate: int = 8000
+    ) -> None:
         super().__init__()
-        if not 0 <= cutoff < sample_rate / 2:
+        if cutoff is not None and not 0 <= cutoff < sample_rate / 2:
             raise UserError(
                 "highpass must be a frequency in Hz from 0 to half of "
                 f"sample_rate={sample_rate}, got {cutoff!r}"
             )
+        self.cutoff = cutoff
         self.sections = []
         if cutoff:
             self.sections = butter(
@@ -67,14 +71,20 @@ class HighPass(nn.Module):
         torch.Tensor
             Waveforms [B, L], 0 in the padding.
         """
-        if not self.sections:
+        if self.cutoff is None:
             return waveform
+        valid: Tensor | float = 1.0
+        lengths: Tensor | int = waveform.shape[1]
+        if num_samples is not None:
+            valid = valid_mask(num_samples, waveform.shape[1])
+            lengths = num_samples.unsqueeze(1)
+        if not self.sections:
+            means = (waveform * valid).sum(1, keepdim=True) / lengths
+            return (waveform - means) * valid
         # The poles are so near 1 that single precision would be heard.
         x = waveform.double()
         x = x - x[:, :1]  # an offset does not even begin
         for section in self.sections:
             b, a = x.new_tensor(section).split(3)
             x = lfilter(x, a, b, clamp=False)
-        if num_samples is not None:
-            x = x * valid_mask(num_samples, x.shape[1])
-        return x.to(waveform.dtype)
+        return (x * valid).to(waveform.dtype)

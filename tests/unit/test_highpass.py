@@ -27,8 +27,9 @@ def test_butterworth(frequency):
     assert gain == pytest.approx(1 / math.sqrt(1 + ratio**8), abs=2e-3)
 
 
-def test_a_batch_and_its_items():
-    net = HighPass(30, RATE)
+@pytest.mark.parametrize("cutoff", [0, 30])
+def test_a_batch_and_its_items(cutoff):
+    net = HighPass(cutoff, RATE)
     signals = torch.randn(2, 900) + torch.tensor([[0.3], [-2.0]])
     signals[1, 500:] = 0.0
     filtered = net(signals, torch.tensor([900, 500]))
@@ -50,7 +51,9 @@ def test_any_level_and_any_offset(scale):
 def test_half_precision_and_none():
     signal = torch.randn(1, 900)
     assert HighPass(30, RATE)(signal.half()).dtype == torch.float16
-    assert HighPass(0, RATE)(signal) is signal
+    assert HighPass(None, RATE)(signal) is signal
+    expected = signal - signal.mean()
+    torch.testing.assert_close(HighPass(0, RATE)(signal), expected)
 
 
 @pytest.mark.parametrize("encoder", [STFTEncoder, WaveformEncoder])

@@ -51,7 +51,7 @@ COMMON = {
     # What a worker does would not count as CPU time.
     "train_loader_options": "{num_workers: 0}",
 }
-TIMED_STEPS, UNTIMED_STEPS = 30, 3
+TIMED_STEPS, UNTIMED_STEPS = 10, 2
 
 
 class Cost(NamedTuple):

@@ -32,8 +32,8 @@ class WaveformEncoder(dual_path.Encoder):
     kernel_size : int
         Length of the filters in samples; they move by half of it.
     highpass : float
-        Frequency in Hz below which nothing is encoded, see HighPass; 0: all
-        is.
+        Frequency in Hz below which nothing is encoded, see HighPass; by
+        default, all is.
     sample_rate : int
         Sample rate in Hz.
 
@@ -52,7 +52,7 @@ class WaveformEncoder(dual_path.Encoder):
         self,
         num_filters: int = 256,
         kernel_size: int = 16,
-        highpass: float = 0.0,
+        highpass: float | None = None,
         sample_rate: int = 8000,
     ) -> None:
         super().__init__(kernel_size, num_filters)
