@@ -101,3 +101,17 @@ def test_refuses_weights_that_are_neither(change):
         danet.load_state_dict(state)
     with pytest.raises(RuntimeError, match="Missing key"):
         danet.load_state_dict({})
+
+
+def test_what_is_frozen_stays():
+    net = make_net()
+    frozen = StackedNet(net.first, net.second, frozen=True).train()
+    torch.nn.init.normal_(frozen.second.decoder.weight)
+    before = {k: v.clone() for k, v in frozen.first.state_dict().items()}
+    frozen(make_spectrum()).square().sum().backward()
+    assert all(p.grad is None for p in frozen.first.parameters())
+    assert any((p.grad != 0).any() for p in frozen.second.parameters())
+    # Statistics of normalisations, too.
+    for name, value in frozen.first.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert frozen.second.training and not frozen.first.training

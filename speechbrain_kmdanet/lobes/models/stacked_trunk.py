@@ -23,6 +23,8 @@ class StackedNet(nn.Module):
         Trunk, see EmbeddingNet.
     second : DualPathNet
         Trunk of the same number of outputs, with as many hints.
+    frozen : bool
+        Whether the first stays as it is when the second is trained.
 
     Example
     -------
@@ -36,14 +38,24 @@ class StackedNet(nn.Module):
     True
     """
 
-    def __init__(self, first: nn.Module, second: DualPathNet) -> None:
+    def __init__(
+        self, first: nn.Module, second: DualPathNet, frozen: bool = False
+    ) -> None:
         super().__init__()
         self.embedding_dim = second.embedding_dim
         self.first = first
         self.second = second
+        self.frozen = frozen
+        first.requires_grad_(not frozen)
         nn.init.zeros_(second.decoder.weight)
         nn.init.zeros_(second.decoder.bias)  # type: ignore[arg-type]
         self.register_load_state_dict_pre_hook(_start_from_the_first)
+
+    def train(self, mode: bool = True) -> "StackedNet":
+        """Sets the mode; the statistics of what is frozen stay, too."""
+        super().train(mode)
+        self.first.train(mode and not self.frozen)
+        return self
 
     def forward(
         self, spectrum: Tensor, num_frames: Tensor | None = None
