@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
-from speechbrain_kmdanet.processing.bins import tiny, valid_mask
+from speechbrain_kmdanet.processing.bins import tiny, valid_mask, widest
 
 INITS = ("kmeans++", "random")
 
@@ -35,6 +36,10 @@ GROUP = 6 * 2**20
 # Points whose chances are added up before one of them is drawn: a cumulative
 # sum over all points would cost as much as several iterations.
 BLOCK = 256
+
+# Part of Σ w‖x‖² below which an inertia is summed up point by point: what the
+# clusters leave of all that would be mostly rounding.
+TIGHT = 1e-3
 
 
 class Problem(NamedTuple):
@@ -68,23 +73,15 @@ class Found(NamedTuple):
     inertia: Tensor = None  # type: ignore[assignment]  # [B]
 
 
-def search_clusters(
-    points: Tensor,
-    weights: Tensor,
-    spherical: bool,
-    num_clusters: int,
-    search: Search,
-) -> Found:
+def search_clusters(problem: Problem, search: Search) -> Found:
     """Assigns points to clusters, see :class:`Problem` and :class:`Search`."""
     found = []
-    for items in _groups(points):
-        norms = torch.linalg.vector_norm(points[items], dim=2)
-        problem = Problem(
-            points[items], weights[items], norms, spherical, num_clusters
-        )
+    for items in _groups(problem.points):
+        points, weights, norms = (x[items] for x in problem[:3])
+        group = Problem(points, weights, norms, *problem[3:])
         given = search.initial_centroids
         found.append(
-            _search(problem, search, None if given is None else given[items])
+            _search(group, search, None if given is None else given[items])
         )
     if len(found) == 1:
         return found[0]
@@ -94,8 +91,7 @@ def search_clusters(
 def _groups(points: Tensor) -> list[slice]:
     """Slices of the batch to be searched one after the other.
 
-    On the CPU they take turns in the same memory, with an item a thread or
-    several, and stop when they have converged.
+    On the CPU they take turns in the same memory, an item a thread or several.
     """
     batch, num_points, dimensions = points.shape
     size = batch
@@ -137,8 +133,7 @@ def _search(problem: Problem, search: Search, given: Tensor | None) -> Found:
 def _heavy(weights: Tensor, negligible: float) -> Tensor:
     """Whether a weight [B, N] is at least that times the mean positive one.
 
-    Those that are not hold at most that part of the weight. Points of weight
-    0, such as padding, do not change the mean.
+    The others hold at most that part of the weight.
     """
     counts = (weights > 0).sum(1, keepdim=True).clamp_min(1)
     return weights >= negligible * weights.sum(1, keepdim=True) / counts
@@ -189,18 +184,6 @@ class Lloyd:
         The points.
     iterations : int
         How many iterations to expect, which decides about the order in memory.
-
-    Example
-    -------
-    >>> points = torch.tensor([[[0.0], [1.0], [8.0], [9.0]]])
-    >>> lloyd = Lloyd(
-    ...     Problem(points, torch.ones(1, 4), points[..., 0], False, 2)
-    ... )
-    >>> lloyd.step(torch.tensor([[[0.0], [1.0]]])).centroids
-    tensor([[[0.],
-             [6.]]])
-    >>> lloyd.step(torch.tensor([[[0.0], [6.0]]]), last=True).labels
-    tensor([[0, 0, 1, 1]])
     """
 
     def __init__(self, problem: Problem, iterations: int = 1) -> None:
@@ -307,15 +290,35 @@ class Lloyd:
             explained = explained.square() / masses.clamp_min(tiny(masses))
             weighted = self._given * self._norms
             spread = torch.linalg.vecdot(weighted, self._norms)
-        return (spread - explained.sum(1)).clamp_min(0.0)
+        inertia = spread - explained.sum(1)
+        tight = inertia < TIGHT * spread
+        if tight.device.type == "cpu" and not tight.any():
+            return inertia
+        return torch.where(tight, self._sum_distances(sums), inertia)
+
+    def _sum_distances(self, sums: Tensor) -> Tensor:
+        """The same inertia [B], where it is too small for a difference.
+
+        Spherical: 1 − cos = ‖x̄ − c̄‖²/2, and 1 for a point without direction.
+        """
+        points, masses = self._transposed.transpose(1, 2), self._masses
+        if self._spherical:
+            norms = self._norms.clamp_min(MIN_NORM)
+            points, masses = points / norms.unsqueeze(2), masses / 2
+            centres, masses = _unit(sums), masses * norms.unsqueeze(1)
+        else:
+            totals = masses.sum(2, keepdim=True)
+            centres = sums / totals.clamp_min(tiny(totals))
+        direct = "donot_use_mm_for_euclid_dist"
+        squares = torch.cdist(centres, points, compute_mode=direct).square()
+        if self._spherical:
+            squares += (self._norms < MIN_NORM).unsqueeze(1)
+        return (masses * squares).sum((1, 2))
 
 
 def _copy_by_dimension(points: Tensor) -> Tensor:
-    """Points [B, D, N] in memory: the coordinates one after the other.
-
-    A product with the identity gives the same values as a strided copy, up to
-    four times faster.
-    """
+    """Points [B, D, N] in memory: the coordinates one after the other."""
+    # The values of a strided copy, up to four times faster.
     dimensions = points.shape[2]
     identity = torch.eye(dimensions, dtype=points.dtype, device=points.device)
     return torch.bmm(
@@ -349,12 +352,6 @@ def means(sums: Tensor, masses: Tensor, centroids: Tensor) -> Tensor:
     -------
     torch.Tensor
         Means [B, K, D].
-
-    Example
-    -------
-    >>> sums, masses = torch.tensor([[[[6.0], [0.0]]], [[[3.0], [0.0]]]])
-    >>> means(sums, masses, torch.tensor([[[1.0], [9.0]]])).flatten()
-    tensor([2., 9.])
     """
     least = tiny(masses)
     found = sums / masses.clamp_min(least)
@@ -365,8 +362,7 @@ def means(sums: Tensor, masses: Tensor, centroids: Tensor) -> Tensor:
 def sum_points(masses: Tensor, points: Tensor) -> Tensor:
     """Weighted sums of the points of clusters.
 
-    On the CPU one thread makes the product of an item: for a single item each
-    gets a part of the points.
+    On the CPU, of a single item each thread has a part.
 
     Arguments
     ---------
@@ -379,11 +375,6 @@ def sum_points(masses: Tensor, points: Tensor) -> Tensor:
     -------
     torch.Tensor
         Sums [B, K, D].
-
-    Example
-    -------
-    >>> sum_points(torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[3.0], [4.0]]]))
-    tensor([[[11.]]])
     """
     batch, num_points, _ = points.shape
     parts = 1
@@ -452,8 +443,8 @@ def _distance(problem: Problem, centroid: Tensor) -> Tensor:
 def _sample(chances: Tensor, fallback: Tensor, draw: Tensor) -> Tensor:
     """Draws one index per item [B] by the inverse of the cumulative chances.
 
-    First a block of points is drawn, then a point of the block. Where no
-    chance is left (fewer distinct points than clusters), the fallback is used.
+    First a block of points, then a point of it. Where no chance is left (fewer
+    distinct points than clusters), the fallback is used.
     """
     sums = _sum_blocks(chances)
     left = (sums > 0).any(1, keepdim=True)
@@ -480,17 +471,29 @@ def _sum_blocks(chances: Tensor) -> Tensor:
     return sums
 
 
-def _invert(chances: Tensor, draw: Tensor) -> tuple[Tensor, Tensor]:
-    """Index [B] at which the cumulative chances pass a part of their total.
+def _add_up(chances: Tensor) -> Tensor:
+    """Cumulative sums along the rows."""
+    if not chances.is_cuda:
+        return chances.cumsum(1)
+    step = 1  # There it is not deterministic.
+    while step < chances.shape[1]:
+        chances = chances + pad(chances[:, :-step], (step, 0))
+        step *= 2
+    return chances
 
-    Returns also how far into the chance of that index this is, in [0, 1).
+
+def _invert(chances: Tensor, draw: Tensor) -> tuple[Tensor, Tensor]:
+    """Where [B] cumulative chances pass a part of their total.
+
+    And how far into the chance of that index this is, in [0, 1).
     """
-    # float64: the last of many must stay reachable.
-    cumulated = chances.double().cumsum(1)
+    # In float64 the last of many stays reachable.
+    chances = chances.to(widest(chances.device))
+    cumulated = _add_up(chances)
     target = draw * cumulated[:, -1:]
     index = torch.searchsorted(cumulated, target, right=True)
     index = index.clamp_max(chances.shape[1] - 1)
-    chance = chances.gather(1, index).double()
+    chance = chances.gather(1, index)
     rest = target - (cumulated.gather(1, index) - chance)
     below_one = 1.0 - torch.finfo(chance.dtype).eps
     inside = (rest / chance).nan_to_num(0.0).clamp(0.0, below_one)

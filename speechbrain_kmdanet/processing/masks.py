@@ -17,7 +17,17 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from speechbrain_kmdanet.processing.bins import tiny
+from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.processing.bins import (
+    MOST,
+    check_tensor,
+    describe,
+    tiny,
+)
+
+# What attractors have in common is taken away where it is so many times as large
+# as what they differ by.
+FAR = 10.0
 
 
 def dot_product_masks(embeddings: Tensor, attractors: Tensor) -> Tensor:
@@ -35,6 +45,11 @@ def dot_product_masks(embeddings: Tensor, attractors: Tensor) -> Tensor:
     torch.Tensor
         Masks [B, K, N].
 
+    Raises
+    ------
+    UserError
+        If the attractors do not fit the embeddings.
+
     Example
     -------
     >>> embeddings = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
@@ -42,6 +57,7 @@ def dot_product_masks(embeddings: Tensor, attractors: Tensor) -> Tensor:
     tensor([[[1.0000, 0.5000],
              [0.0000, 0.5000]]])
     """
+    _check_attractors(embeddings, attractors)
     return _dot_products(embeddings, attractors).softmax(dim=1)
 
 
@@ -55,6 +71,8 @@ def distance_masks(embeddings: Tensor, attractors: Tensor) -> Tensor:
     tensor([[[0.5000, 0.5000],
              [0.5000, 0.5000]]])
     """
+    _check_attractors(embeddings, attractors)
+    embeddings, attractors = _to_origin(embeddings, attractors)
     # The squares nearly cancel beside an attractor: no half precision.
     with torch.autocast(embeddings.device.type, enabled=False):
         products = _dot_products(embeddings, attractors)  # [B, K, N]
@@ -66,6 +84,37 @@ def distance_masks(embeddings: Tensor, attractors: Tensor) -> Tensor:
     # The root has no gradient at 0; rounding can even go below.
     distances = squares.clamp_min(1e-6).sqrt()
     return (-distances).softmax(dim=1)
+
+
+def _check_attractors(embeddings: Tensor, attractors: Tensor) -> None:
+    """Refuses attractors [B, K, D] that do not fit embeddings [B, N, D]."""
+    check_tensor(
+        "embeddings", embeddings, batch=None, bins=None, dimensions=None
+    )
+    check_tensor(
+        "attractors",
+        attractors,
+        device=embeddings.device,
+        batch=len(embeddings),
+        talkers=None,
+        dimensions=embeddings.shape[2],
+    )
+
+
+def _to_origin(embeddings: Tensor, attractors: Tensor) -> tuple[Tensor, Tensor]:
+    """Both without what the attractors of an item have in common.
+
+    Where it is large, it would cancel in the distances, and leave rounding.
+    """
+    points = attractors.detach()
+    centre = points.mean(1, keepdim=True)  # [B, 1, D]
+    spread = (points - centre).square().sum(2).mean(1)  # [B]
+    far = centre.square().sum((1, 2)) > FAR**2 * spread
+    # Elsewhere, to spare a copy would be to wait for the device.
+    if far.device.type == "cpu" and not far.any():
+        return embeddings, attractors
+    shift = torch.where(far.view(-1, 1, 1), centre, 0.0)
+    return embeddings - shift, attractors - shift
 
 
 def _dot_products(embeddings: Tensor, attractors: Tensor) -> Tensor:
@@ -96,12 +145,18 @@ def ideal_binary_masks(sources: Tensor) -> Tensor:
         Masks of zeros and ones [K, B, F, T]: the first of equally loud sources
         has the bin, nobody has a silent one.
 
+    Raises
+    ------
+    UserError
+        If the spectra have another shape.
+
     Example
     -------
     >>> sources = torch.tensor([3.0 + 4.0j, 2.0, 0.0]).view(1, 3, 1, 1)
     >>> ideal_binary_masks(sources).flatten()
     tensor([1., 0., 0.])
     """
+    _check_sources(sources, "real or complex")
     magnitudes = sources.abs().transpose(0, 1)  # [K, B, F, T]
     loudest = magnitudes.max(0, keepdim=True).indices  # not argmax: slow
     masks = torch.zeros_like(magnitudes).scatter_(0, loudest, 1.0)
@@ -123,12 +178,23 @@ def ideal_ratio_masks(sources: Tensor, power: float = 1.0) -> Tensor:
     torch.Tensor
         Masks [K, B, F, T], which sum to one; 0 in silent bins.
 
+    Raises
+    ------
+    UserError
+        If the spectra have another shape, or the power is not positive.
+
     Example
     -------
     >>> sources = torch.tensor([3.0j, 1.0]).view(1, 2, 1, 1)
     >>> ideal_ratio_masks(sources).flatten()
     tensor([0.7500, 0.2500])
     """
+    _check_sources(sources, "real or complex")
+    if not isinstance(power, int | float) or not 0.0 < power <= MOST:
+        raise UserError(
+            f"power must be positive and at most {MOST:.0e}, got "
+            f"{describe(power)}"
+        )
     magnitudes = sources.abs().transpose(0, 1)  # [K, B, F, T]
     # Relative to the loudest, powers neither underflow nor overflow.
     least = tiny(magnitudes)
@@ -172,6 +238,11 @@ def phase_sensitive_masks(
         Masks [K, B, F, T]; 0 where the mixture is silent. They sum to one
         if they are not truncated and the sources sum to the mixture.
 
+    Raises
+    ------
+    UserError
+        If the spectra are not complex, or do not fit each other.
+
     Example
     -------
     >>> sources = torch.tensor([3.0 + 1.0j, -1.0 - 1.0j]).view(1, 2, 1, 1)
@@ -181,6 +252,16 @@ def phase_sensitive_masks(
     >>> phase_sensitive_masks(sources, mixture, truncate=False).flatten()
     tensor([ 1.5000, -0.5000])
     """
+    _check_sources(sources, "complex")
+    check_tensor(
+        "mixture",
+        mixture,
+        "complex",
+        sources.device,
+        batch=len(sources),
+        bins=sources.shape[2],
+        frames=sources.shape[3],
+    )
     magnitudes = mixture.abs()
     magnitudes = magnitudes.clamp_min(tiny(magnitudes))  # [B, F, T]
     # Real numbers, as complex ones divide badly when they are tiny.
@@ -193,6 +274,19 @@ def phase_sensitive_masks(
     if truncate:
         masks = masks.clamp(0.0, 1.0)
     return masks.transpose(0, 1)  # [K, B, F, T]
+
+
+def _check_sources(sources: Tensor, kind: str) -> None:
+    """Refuses what are no spectra of sources."""
+    check_tensor(
+        "sources",
+        sources,
+        kind,
+        batch=None,
+        talkers=None,
+        bins=None,
+        frames=None,
+    )
 
 
 # From the spectra of the sources and of the mixture to masks.

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.processing.bins import check_tensor
 
 OUTPUTS = ("masks", "embeddings", "magnitudes")
 
@@ -218,6 +219,11 @@ def decode_sources(
     torch.Tensor
         Sources [B, L, K].
 
+    Raises
+    ------
+    UserError
+        If the masks do not fit the spectrum, or it has not that many samples.
+
     Example
     -------
     >>> import torch
@@ -229,6 +235,22 @@ def decode_sources(
     >>> torch.allclose(sources.sum(2), mixture, atol=1e-5)
     True
     """
+    batch, bins, frames = spectrum.shape
+    check_tensor(
+        "masks",
+        masks,
+        "real or complex",
+        talkers=None,
+        batch=batch,
+        bins=bins,
+        frames=frames,
+    )
     masked = (masks * spectrum).flatten(0, 1)  # [K · B, F, T]
-    waveforms = decoder(masked)[:, :num_samples]  # [K · B, L]
+    waveforms = decoder(masked)  # [K · B, L or more]
+    if not 0 < num_samples <= waveforms.shape[1]:
+        raise UserError(
+            f"num_samples must be from 1 to {waveforms.shape[1]}, the samples "
+            f"of {frames} frames, got {num_samples}"
+        )
+    waveforms = waveforms[:, :num_samples]  # [K · B, L]
     return waveforms.unflatten(0, masks.shape[:2]).permute(1, 2, 0)

@@ -10,7 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from speechbrain_kmdanet.errors import UserError
-from speechbrain_kmdanet.processing.bins import at_least_float32
+from speechbrain_kmdanet.processing.bins import (
+    at_least_float32,
+    check_tensor,
+    describe,
+)
 from speechbrain_kmdanet.processing.highpass import HighPass
 
 Count = TypeVar("Count", int, Tensor)
@@ -23,6 +27,11 @@ class _STFT(nn.Module):
 
     def __init__(self, n_fft: int = 512, hop_length: int = 128) -> None:
         super().__init__()
+        for name, value in (("n_fft", n_fft), ("hop_length", hop_length)):
+            if not isinstance(value, int):
+                raise UserError(
+                    f"{name} must be an integer, got {describe(value)}"
+                )
         if not 0 < hop_length <= n_fft // 2:
             raise UserError(
                 "hop_length must be positive and at most half of n_fft="
@@ -47,8 +56,8 @@ class STFTEncoder(_STFT):
     hop_length : int
         Step between frames, in samples.
     highpass : float
-        Frequency in Hz below which nothing is encoded, see HighPass; 0: all
-        is.
+        Frequency in Hz below which nothing is encoded, see HighPass; by
+        default, all is.
     sample_rate : int
         Sample rate in Hz.
 
@@ -67,7 +76,7 @@ class STFTEncoder(_STFT):
         self,
         n_fft: int = 512,
         hop_length: int = 128,
-        highpass: float = 0.0,
+        highpass: float | None = None,
         sample_rate: int = 8000,
     ) -> None:
         super().__init__(n_fft, hop_length)
@@ -104,23 +113,20 @@ class STFTEncoder(_STFT):
         Returns
         -------
         torch.Tensor
-            Complex spectrum [B, F, T], F = n_fft / 2 + 1.
+            Complex spectrum [B, F, T], F = n_fft // 2 + 1.
 
         Raises
         ------
         UserError
-            If the input is not a non-empty [B, L] tensor.
+            If the input is not a non-empty [B, L] tensor of real numbers.
         """
-        if mixture.dim() != 2 or mixture.shape[1] == 0:
-            raise UserError(
-                "mixture must be a non-empty batch of mono waveforms "
-                f"[batch, samples], got shape {tuple(mixture.shape)}"
-            )
+        check_tensor("mixture", mixture, batch=None, samples=None)
         mixture = self.highpass(mixture, num_samples)
         length = mixture.shape[1]
         last = (self.num_frames(length) - 1) * self.hop_length
         half = self.n_fft // 2
-        padded = nn.functional.pad(mixture, (half, last + half - length))
+        rest = self.n_fft - half  # one more for a window of odd length
+        padded = nn.functional.pad(mixture, (half, last + rest - length))
         # The transform stays in float32 under autocast: half precision has
         # no complex type worth its rounding.
         with torch.autocast(mixture.device.type, enabled=False):
@@ -158,9 +164,19 @@ class STFTDecoder(_STFT):
         Returns
         -------
         torch.Tensor
-            Waveforms [B, (T - 1) · hop_length], at least as long as what was
-            encoded; the caller cuts them.
+            Waveforms [B, (T - 1) · hop_length], or one sample more for a window
+            of odd length: at least as long as what was encoded; the caller
+            cuts them.
+
+        Raises
+        ------
+        UserError
+            If the input is no spectrum of such an encoder.
         """
+        bins = self.n_fft // 2 + 1
+        check_tensor(
+            "spectrum", spectrum, "complex", batch=None, bins=bins, frames=None
+        )
         with torch.autocast(spectrum.device.type, enabled=False):
             return torch.istft(
                 spectrum,

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.processing.masks import (
     distance_masks,
     dot_product_masks,
@@ -117,3 +118,41 @@ def test_gradients_are_the_same_in_both_orders(masks):
     )
     assert gradient.stride() == learned.stride()
     assert torch.autograd.gradcheck(masks, (learned, attractors))
+
+
+@pytest.mark.parametrize("offset", [30.0, 1e3, 1e5])
+def test_an_offset_of_all_changes_no_distance(offset):
+    attractors = torch.randn(2, 3, 4)
+    embeddings = torch.randn(2, 9, 4)
+    offsets = torch.tensor([offset, 0.0]).view(2, 1, 1)  # of one item
+    attractors, embeddings = attractors + offsets, embeddings + offsets
+    exact = distance_masks(embeddings.double(), attractors.double())
+    found = distance_masks(embeddings.requires_grad_(), attractors)
+    torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=1e-6)
+    (gradient,) = torch.autograd.grad(found[:, 0].sum(), embeddings)
+    double = embeddings.detach().double().requires_grad_()
+    exact = distance_masks(double, attractors.double())[:, 0].sum()
+    (expected,) = torch.autograd.grad(exact, double)
+    torch.testing.assert_close(
+        gradient.double(), expected, rtol=1e-3, atol=1e-5
+    )
+
+
+@both_masks
+@pytest.mark.parametrize(
+    "embeddings, attractors, name",
+    [
+        ([[1.0]], torch.ones(1, 2, 3), "embeddings"),
+        (torch.ones(7, 3), torch.ones(1, 2, 3), "embeddings"),
+        (torch.ones(0, 7, 3), torch.ones(0, 2, 3), "embeddings"),
+        (torch.ones(1, 7, 3).long(), torch.ones(1, 2, 3), "embeddings"),
+        (torch.ones(1, 7, 3), None, "attractors"),
+        (torch.ones(1, 7, 3), torch.ones(2, 3), "attractors"),
+        (torch.ones(1, 7, 3), torch.ones(2, 2, 3), "attractors"),
+        (torch.ones(1, 7, 3), torch.ones(1, 2, 4), "attractors"),
+        (torch.ones(1, 7, 3), torch.ones(1, 0, 3), "attractors"),
+    ],
+)
+def test_errors_name_the_argument(masks, embeddings, attractors, name):
+    with pytest.raises(UserError, match=f"^{name} must be a non-empty"):
+        masks(embeddings, attractors)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.processing.masks import (
     IDEAL_MASKS,
     ideal_binary_masks,
@@ -127,3 +128,26 @@ def test_arguments_stay_as_they_are():
     for masks in IDEAL_MASKS.values():
         masks(sources, mixture)
     assert torch.equal(sources, copies[0]) and torch.equal(mixture, copies[1])
+
+
+@all_masks
+@pytest.mark.parametrize(
+    "sources", [None, [1.0], torch.ones(3, 5, 7) * 1j, torch.ones(2, 0, 5, 7)]
+)
+def test_what_are_no_sources_is_refused(masks, sources):
+    with pytest.raises(UserError, match="^sources must be a non-empty"):
+        masks(sources, torch.ones(2, 5, 7) * 1j)
+
+
+@pytest.mark.parametrize(
+    "mixture", [None, torch.ones(2, 5, 7), torch.ones(2, 5, 8) * 1j]
+)
+def test_the_mixture_is_that_of_the_sources(mixture):
+    with pytest.raises(UserError, match="^mixture must be a non-empty complex"):
+        phase_sensitive_masks(draw()[0], mixture)
+
+
+@pytest.mark.parametrize("power", [0.0, -1.0, torch.nan, torch.inf, "2", None])
+def test_powers_are_positive(power):
+    with pytest.raises(UserError, match="^power must be positive"):
+        ideal_ratio_masks(draw()[0], power)

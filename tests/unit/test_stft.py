@@ -6,7 +6,7 @@ import torch
 from speechbrain_kmdanet.processing.separation import decode_sources
 from speechbrain_kmdanet.processing.stft import STFTDecoder, STFTEncoder
 
-SETTINGS = [(512, 128), (256, 128), (400, 160)]
+SETTINGS = [(512, 128), (256, 128), (400, 160), (511, 128), (257, 128), (3, 1)]
 
 
 @pytest.mark.parametrize("n_fft, hop_length", SETTINGS)
@@ -114,10 +114,62 @@ def test_the_window_follows_the_device_but_is_not_saved():
     assert encoder.to("meta").window.is_meta
 
 
-@pytest.mark.parametrize("shape", [(100,), (2, 100, 1), (2, 0)])
+@pytest.mark.parametrize("n_fft", [2, 3, 5, 16, 17, 31])
+def test_all_windows_and_hops(n_fft):
+    for hop_length in range(1, n_fft // 2 + 1):
+        encoder = STFTEncoder(n_fft, hop_length)
+        decoder = STFTDecoder(n_fft, hop_length)
+        for length in (1, hop_length, n_fft, 2 * n_fft + 1):
+            mixture = torch.randn(1, length, dtype=torch.float64)
+            spectrum = encoder(mixture)
+            assert spectrum.shape[2] == encoder.num_frames(length)
+            decoded = decoder(spectrum)[:, :length]
+            torch.testing.assert_close(decoded, mixture, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(100,), (2, 100, 1), (2, 0), (0, 100)])
 def test_bad_shapes(shape):
-    with pytest.raises(ValueError, match="mixture must be .*got shape"):
+    with pytest.raises(ValueError, match="mixture must be .*of shape"):
         STFTEncoder()(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("mixture", [[1.0], torch.ones(2, 9).int(), None])
+def test_bad_mixtures(mixture):
+    with pytest.raises(ValueError, match="mixture must be .*, got"):
+        STFTEncoder()(mixture)
+
+
+@pytest.mark.parametrize(
+    "spectrum",
+    [None, torch.ones(1, 33, 9), torch.ones(1, 32, 9) * 1j, torch.ones(33, 9)],
+)
+def test_bad_spectra(spectrum):
+    with pytest.raises(ValueError, match="spectrum must be .*bins=33, frames"):
+        STFTDecoder(64, 16)(spectrum)
+
+
+@pytest.mark.parametrize(
+    "n_fft, hop_length", [(64.0, 16), ("64", 16), (64, None)]
+)
+def test_windows_are_integers(n_fft, hop_length):
+    name = "hop_length" if n_fft == 64 and hop_length is None else "n_fft"
+    for module in (STFTEncoder, STFTDecoder):
+        with pytest.raises(ValueError, match=f"^{name} must be an integer"):
+            module(n_fft, hop_length)
+
+
+def test_no_more_samples_than_there_are():
+    encoder, decoder = STFTEncoder(64, 16), STFTDecoder(64, 16)
+    spectrum = encoder(torch.randn(2, 333))
+    masks = torch.ones(3, *spectrum.shape)
+    most = decoder(spectrum).shape[1]
+    assert decode_sources(masks, spectrum, decoder, most).shape == (2, most, 3)
+    for num_samples in (0, -1, most + 1):
+        with pytest.raises(ValueError, match=f"num_samples .* 1 to {most}, .*"):
+            decode_sources(masks, spectrum, decoder, num_samples)
+    for wrong in (None, masks[0], masks[:, :1], masks[..., :-1]):
+        with pytest.raises(ValueError, match="^masks must be a non-empty"):
+            decode_sources(wrong, spectrum, decoder, 333)
 
 
 @pytest.mark.parametrize("hop_length", [0, -1, 257])
