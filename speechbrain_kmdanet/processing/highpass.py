@@ -4,7 +4,6 @@ An encoder lets its separator see the audible part only, and the sources share
 the rest.
 """
 
-import torch
 from scipy.signal import butter
 from torch import Tensor, nn
 from torchaudio.functional import lfilter
@@ -33,6 +32,7 @@ class HighPass(nn.Module):
 
     Example
     -------
+    >>> import torch
     >>> filter = HighPass(cutoff=30, sample_rate=8000)
     >>> bool(filter(torch.full((1, 4000), 0.3)).abs().max() < 1e-9)
     True

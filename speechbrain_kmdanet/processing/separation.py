@@ -190,7 +190,7 @@ def separate(
     return separation
 
 
-def _inside(module: nn.Module) -> Any:
+def _inside(module: Any) -> Any:
     """The module that DistributedDataParallel wraps."""
     return getattr(module, "module", module)
 
