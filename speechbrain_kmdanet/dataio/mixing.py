@@ -90,9 +90,7 @@ def mix_sources(
     return mixture * (PEAK / peak), scaled * (PEAK / peak)
 
 
-def add_noise(
-    mixture: np.ndarray, noise: np.ndarray, snr: float
-) -> np.ndarray:
+def add_noise(mixture: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
     """Adds noise to a mixture at a ratio of their mean powers.
 
     Arguments

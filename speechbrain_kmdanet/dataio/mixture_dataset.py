@@ -272,7 +272,8 @@ class DynamicMixing(Dataset[dict[str, Any]]):
         mixture, sources = mix_sources(signals, snrs, [1.0] * num_spks)
         if self.noise and rng.uniform() < self.noise_share:
             noise = self._source(self.noise, length, rng)
-            mixture = add_noise(mixture, noise, rng.uniform(*self.noise_snr))
+            low, high = self.noise_snr
+            mixture = add_noise(mixture, noise, rng.uniform(low, high))
         return {
             "id": f"{self.epoch}-{index}",
             "mixture": torch.from_numpy(mixture.astype(np.float32)),

@@ -12,6 +12,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from speechbrain_kmdanet.errors import UserError
 
+Tensors = list[Tensor] | tuple[Tensor, ...]
+
 
 def average_weights(
     modules: Mapping[str, nn.Module], decay: float
@@ -53,7 +55,7 @@ def average_weights(
 
     @torch.no_grad()
     def update(
-        averages: list[Tensor], weights: list[Tensor], steps: Tensor | int
+        averages: Tensors, weights: Tensors, steps: Tensor | int
     ) -> None:
         ramp = (1 + int(steps)) / (10 + int(steps))
         torch._foreach_lerp_(averages, weights, 1 - min(decay, ramp))

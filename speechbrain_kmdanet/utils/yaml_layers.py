@@ -162,7 +162,7 @@ def parse_overrides(overrides: Overrides) -> dict[str, Any]:
             f"an option has a value that cannot be understood ({text}): check "
             "brackets and quotes"
         ) from error
-    if not isinstance(values, CommentedMap):
+    if not isinstance(values, dict):
         _refuse("options", "values by key", values)
     return dict(values)
 

@@ -237,4 +237,4 @@ def test_defaults_are_written_out(tmp_path):
 
 
 def test_the_checks_see_files():
-    assert len(MODELS) == 11 and len(RECIPES) == 13 and len(LAYERS) > 25
+    assert len(MODELS) == 12 and len(RECIPES) == 14 and len(LAYERS) > 25

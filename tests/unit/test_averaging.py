@@ -40,7 +40,9 @@ def test_equals_the_recursion():
         average.update_parameters(modules)
     for a, b in zip(average.module.parameters(), expected):
         torch.testing.assert_close(a, b)
-    statistics = (x["masknet"][1].running_mean for x in (average.module, modules))
+    statistics = (
+        x["masknet"][1].running_mean for x in (average.module, modules)
+    )
     assert torch.equal(*statistics)
 
 

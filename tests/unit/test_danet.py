@@ -298,9 +298,7 @@ def test_silence_before_does_not_change_the_order():
     danet, (mixture, _) = make_danet().eval(), make_sources()
     plain = estimate(danet, mixture)
     for samples in (16, 160):  # whole hops
-        later = estimate(
-            danet, torch.nn.functional.pad(mixture, (samples, 0))
-        )
+        later = estimate(danet, torch.nn.functional.pad(mixture, (samples, 0)))
         same, swapped = (
             (later[:, samples:] - x).square().sum()
             for x in (plain, plain.flip(2))

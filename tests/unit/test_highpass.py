@@ -42,9 +42,7 @@ def test_any_level_and_any_offset(scale):
     net, signal = HighPass(30, RATE), torch.randn(1, 900)
     expected = net(signal)
     torch.testing.assert_close(net(scale * signal) / scale, expected)
-    torch.testing.assert_close(
-        net(signal + 0.5), expected, atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(net(signal + 0.5), expected, atol=1e-5, rtol=0)
     assert torch.equal(net(torch.zeros(1, 900)), torch.zeros(1, 900))
 
 

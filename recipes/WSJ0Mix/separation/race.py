@@ -119,7 +119,7 @@ def measure_cost(system: str, options: Mapping[str, Any]) -> Cost:
     path, _, overrides = train.sb.parse_arguments(arguments)
     hparams = load_settings(path, train.name_mixtures(overrides))
     Path(hparams["save_folder"]).mkdir(parents=True, exist_ok=True)
-    loader = train.make_loaders(hparams)[0]
+    loader: Any = train.make_loaders(hparams)[0]
     modules = hparams["modules"]
     brain = train.Separator(modules, hparams["opt_class"], hparams)
     brain.train_data = loader.dataset
@@ -193,7 +193,9 @@ def race(
     measured = folder / "cost.json"
     if not measured.is_file():
         size = "epoch_size", (TIMED_STEPS + UNTIMED_STEPS) * 32
-        cost = in_new_process(measure_cost, system, {**settings, size[0]: size[1]})
+        cost = in_new_process(
+            measure_cost, system, {**settings, size[0]: size[1]}
+        )
         with write_whole(measured) as path:
             path.write_text(json.dumps(cost._asdict()), encoding="utf-8")
     cost = Cost(**json.loads(measured.read_text(encoding="utf-8")))
@@ -305,7 +307,12 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="N",
         help="points of a curve (default: 4)",
     )
-    add("--runs", type=Path, default=RECIPE / "results" / "race", metavar="FOLDER")
+    add(
+        "--runs",
+        type=Path,
+        default=RECIPE / "results" / "race",
+        metavar="FOLDER",
+    )
     add(
         "--results",
         type=Path,

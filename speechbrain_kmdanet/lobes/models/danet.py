@@ -98,8 +98,8 @@ class DANet(Masker):
                     "remainder must be False, unless masks are dot_product, "
                     f"got {masks!r}"
                 )
-            zeros = torch.zeros(1, 1, embedding_net.embedding_dim)
-            self.remainder = nn.Parameter(zeros)
+            dim: Any = embedding_net.embedding_dim
+            self.remainder = nn.Parameter(torch.zeros(1, 1, dim))
             self.register_load_state_dict_pre_hook(_keep_remainder)
 
     @property
@@ -191,7 +191,7 @@ class DANet(Masker):
 
 
 def _keep_remainder(
-    module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any
+    module: Any, state: dict[str, Tensor], prefix: str, *_: Any
 ) -> None:
     """Lets weights of a separator without a remainder start one with it."""
     if state:

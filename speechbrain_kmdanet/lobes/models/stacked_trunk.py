@@ -52,7 +52,18 @@ class StackedNet(nn.Module):
         self.register_load_state_dict_pre_hook(_start_from_the_first)
 
     def train(self, mode: bool = True) -> "StackedNet":
-        """Sets the mode; the statistics of what is frozen stay, too."""
+        """Sets the mode; the statistics of what is frozen stay, too.
+
+        Arguments
+        ---------
+        mode : bool
+            Whether the network is trained.
+
+        Returns
+        -------
+        StackedNet
+            The network.
+        """
         super().train(mode)
         self.first.train(mode and not self.frozen)
         return self
