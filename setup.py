@@ -45,7 +45,7 @@ DEMO = ["espeakng-loader>=0.2.4"]
 # What the benchmarks compare with, and the speech that they separate.
 BENCH = ["scikit-learn>=1.1", "torch_kmeans>=0.2", *DEMO]
 
-TEST = ["pytest>=7.4", *BENCH]
+TEST = ["pytest>=7.4", "hypothesis>=6.90", *BENCH]
 
 # ruff and yamllint are the versions that SpeechBrain pins; the same ones are
 # in .pre-commit-config.yaml.

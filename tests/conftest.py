@@ -2,7 +2,9 @@
 
 import importlib
 import logging
+import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
@@ -10,10 +12,20 @@ import pytest
 import synthesis
 import torch
 from recipe_runs import MINIMIX, command_line
+from speechbrain.utils import importutils
 
 # Tensors are small here: a second thread would only wait, and on a busy machine
 # for long. Tests of threads say how many there are.
 torch.set_num_threads(1)
+
+# What Hypothesis keeps lies in pytest's cache.
+CACHE = Path(__file__).parents[1] / ".pytest_cache" / "hypothesis"
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(CACHE))
+
+# Hypothesis asks every module for its file, which would import the lazy ones of
+# SpeechBrain; some of them need packages that are not there.
+if hasattr(importutils, "LazyModule"):
+    importutils.LazyModule.__file__ = None
 
 
 @pytest.fixture(scope="session")
