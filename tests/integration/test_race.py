@@ -18,7 +18,7 @@ def results(recipe, data, tmp_path_factory):
     (folder / "race.yaml").write_text(
         "small: {trunk: blstm, hidden_size: 8, num_layers: 1}\n"
         "bands: {trunk: dual_path, channels: 4, hidden_size: 4, "
-        "num_blocks: 1, window_ms: 16}\n"
+        "num_blocks: 1, frame_size: 4, window_ms: 16}\n"
     )
     calls = []
 

@@ -90,7 +90,8 @@ def test_pretrained_is_self_contained(trained, tmp_path, monkeypatch):
     mixtures = torch.randn(3, 4001)
     separated = stock.separate_batch(mixtures)
     assert separated.shape == (3, 4001, 2)
-    assert torch.allclose(separated.sum(2), mixtures, atol=1e-4)
+    audible = stock.mods.encoder.highpass(mixtures)
+    assert torch.allclose(separated.sum(2), audible, atol=1e-4)
 
 
 def test_test_only_reproduces_the_test(train, data, trained, tmp_path):
