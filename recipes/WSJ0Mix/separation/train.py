@@ -446,9 +446,12 @@ def run(arguments: Sequence[str]) -> None:
         separator.fit(hparams["epoch_counter"], train, valid)
         separator.evaluate(test, max_key="si_sdri")
     if trainable and not (test_only and hparams["initial_weights"]):
+        # Not those of the separator, which may be wrapped.
+        average = separator.average
+        trained = modules if average is None else average.module
         run_on_main(
             write_pretrained,
-            args=[hparams["pretrained_folder"], settings, separator.evaluated],
+            args=[hparams["pretrained_folder"], settings, trained],
             kwargs={"half": hparams["half_weights"]},
         )
         logger.info(f"The separator is in {hparams['pretrained_folder']}")
