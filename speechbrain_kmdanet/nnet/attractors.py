@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.nnet.parallel import gather_items
+from speechbrain_kmdanet.processing.bins import full_precision, not_compiled
 from speechbrain_kmdanet.processing.kmeans import kmeans
 
 
@@ -68,7 +70,9 @@ class AttractorEstimator(nn.Module):
         UserError
             If there cannot be so many attractors, or the sources are missing.
         """
-        return self.estimate(embeddings, energies, num_spks, sources, num_bins)
+        # What it does depends on values: each step would be compiled anew.
+        estimate = not_compiled(self.estimate)
+        return estimate(embeddings, energies, num_spks, sources, num_bins)
 
 
 def energetic_bins(
@@ -102,6 +106,7 @@ def energetic_bins(
     else:
         ranked = energies.sort(dim=1, descending=True).values
         kept = (share * num_bins).ceil().long()
+        kept = kept.to(energies.device, non_blocking=True)
         threshold = ranked.gather(1, kept.unsqueeze(1) - 1)
     return (energies >= threshold) & (energies > 0)
 
@@ -162,7 +167,7 @@ class OracleAttractors(AttractorEstimator):
         members = (dominant == talkers) & loud.unsqueeze(1)
         members = members.to(embeddings.dtype)  # [B, K, N]
         counts = members.sum(2, keepdim=True)
-        with torch.autocast(embeddings.device.type, enabled=False):
+        with full_precision(embeddings.device):
             sums = torch.bmm(members, embeddings)  # [B, K, D]
         return sums / counts.clamp_min(1.0)
 
@@ -187,7 +192,8 @@ class KMeansAttractors(AttractorEstimator):
         see :func:`~speechbrain_kmdanet.processing.kmeans.kmeans`; 0: none.
     seed : int
         Seed of the initialisation, which makes the result a function of the
-        input alone. Without it, the global random state is used.
+        input alone. Without it, that of the training step is used, which all
+        of its processes are to share, or the global random state.
 
     Example
     -------
@@ -195,6 +201,9 @@ class KMeansAttractors(AttractorEstimator):
     >>> estimator(torch.randn(3, 100, 20), torch.rand(3, 100), 2).shape
     torch.Size([3, 2, 20])
     """
+
+    # Written by a training before each step, if its draws are to be its own.
+    step_seed: int | None = None
 
     def __init__(
         self,
@@ -218,9 +227,10 @@ class KMeansAttractors(AttractorEstimator):
     ) -> Tensor:
         """Centroids of the bins, see :meth:`AttractorEstimator.forward`."""
         generator = None
-        if self.seed is not None:
+        seed = self.step_seed if self.seed is None else self.seed
+        if seed is not None:
             # On the CPU whatever the device: the same draws everywhere.
-            generator = torch.Generator().manual_seed(self.seed)
+            generator = torch.Generator().manual_seed(seed)
         return kmeans(
             embeddings,
             num_spks,
@@ -293,7 +303,7 @@ class AnchoredAttractors(AttractorEstimator):
         subsets = torch.tensor(list(combinations(range(num_anchors), num_spks)))
         subsets = subsets.to(embeddings.device, non_blocking=True)
         loud = energetic_bins(energies, num_bins, self.energetic)
-        with torch.autocast(embeddings.device.type, enabled=False):
+        with full_precision(embeddings.device):
             # The choice has no gradient: only the chosen set needs a graph.
             with torch.no_grad():
                 scores = _scores(self.anchors, embeddings)  # [B, N anchors, N]
@@ -427,7 +437,7 @@ class FixedAttractors(AttractorEstimator):
         num_spks = attractors.shape[1]
         seen = self.get_buffer(f"seen_{num_spks}")
         recorded = self.recorded[num_spks - 1]
-        attractors = attractors[: self.memory].to(seen)
+        attractors = gather_items(attractors)[: self.memory].to(seen)
         # The oracle gives zeros to a source that dominates nowhere.
         norms = torch.linalg.vector_norm(attractors, dim=2)
         defined = (norms > 0).all(1)  # not so of NaN either

@@ -1,5 +1,6 @@
 """Recurrent layers that do not read padding."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -64,8 +65,9 @@ class PaddedBLSTM(nn.LSTM):
         frames : torch.Tensor
             Frames [B, T, input_size].
         num_frames : torch.Tensor
-            Number of frames of each item that are not padding [B]; None if
-            there is no padding.
+            Number of frames of each item that are not padding [B], on the CPU
+            whatever the device, which is waited for otherwise; None if there
+            is no padding.
 
         Returns
         -------
@@ -74,11 +76,16 @@ class PaddedBLSTM(nn.LSTM):
         """
         if num_frames is None:
             return super().forward(frames)[0]  # type: ignore[has-type]
+        # PyTorch would wait for the device twice to sort and to undo that.
+        lengths, longest = num_frames.cpu().sort(descending=True)
+        orders = torch.stack([longest, longest.argsort()])
+        longest, given = orders.to(frames.device, non_blocking=True)
         packed = pack_padded_sequence(
-            frames, num_frames.cpu(), batch_first=True, enforce_sorted=False
+            frames.index_select(0, longest), lengths, batch_first=True
         )
-        return pad_packed_sequence(
+        output, _ = pad_packed_sequence(
             super().forward(packed)[0],  # type: ignore[has-type]
             batch_first=True,
             total_length=frames.shape[1],
-        )[0]
+        )
+        return output.index_select(0, given)

@@ -4,11 +4,16 @@ The N = T · F bins are ordered by frame, then by frequency.
 """
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from speechbrain_kmdanet.errors import UserError
+
+# Before PyTorch 2.2 nobody can tell.
+is_compiling: Callable[[], bool] = getattr(torch.compiler, "is_compiling", bool)
 
 # Between these, squares and sums of them neither vanish nor overflow.
 LEAST, MOST = 2.0**-30, 2.0**30
@@ -162,6 +167,64 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype.itemsize < 4 else x
 
 
+def not_compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """What stays as it is in a module that PyTorch compiles.
+
+    Arguments
+    ---------
+    function : callable
+        A function whose steps depend on values, or which cannot be compiled.
+
+    Returns
+    -------
+    callable
+        The same function.
+
+    Example
+    -------
+    >>> not_compiled(abs) is abs
+    True
+    """
+    return torch.compiler.disable(function) if is_compiling() else function
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """A block whose products in float32 are in float32.
+
+    Autocast makes them in half precision, and TensorFloat-32, which SpeechBrain
+    turns on, in little more on GPUs that have it.
+
+    Arguments
+    ---------
+    device : torch.device
+        Where the block computes.
+
+    Example
+    -------
+    >>> x = torch.ones(2, 2)
+    >>> with torch.autocast("cpu"), full_precision(x.device):
+    ...     (x @ x).dtype
+    torch.float32
+    """
+    products = torch.backends.cuda.matmul
+    fast = device.type == "cuda" and (
+        # Where the newer switch was used, to read the older one may fail.
+        products.fp32_precision == "tf32"
+        if hasattr(products, "fp32_precision")
+        else products.allow_tf32
+    )
+    with torch.autocast(device.type, enabled=False):
+        if not fast:
+            yield
+            return
+        products.allow_tf32 = False
+        try:
+            yield
+        finally:
+            products.allow_tf32 = True
+
+
 def widest(device: torch.device) -> torch.dtype:
     """The most precise real type of a device.
 
@@ -178,7 +241,9 @@ def widest(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def valid_mask(lengths: Tensor, size: int) -> Tensor:
+def valid_mask(
+    lengths: Tensor, size: int, device: torch.device | None = None
+) -> Tensor:
     """Which samples, or frames, of each item are not padding.
 
     Arguments
@@ -187,6 +252,8 @@ def valid_mask(lengths: Tensor, size: int) -> Tensor:
         Length of each item [B].
     size : int
         Length of the padded batch.
+    device : torch.device
+        Where it is wanted; that of the lengths by default.
 
     Returns
     -------
@@ -205,6 +272,7 @@ def valid_mask(lengths: Tensor, size: int) -> Tensor:
             [ True, False]])
     """
     check_tensor("lengths", lengths, "real", batch=None)
+    lengths = lengths.to(device=device, non_blocking=True)
     return torch.arange(size, device=lengths.device) < lengths.view(-1, 1)
 
 
@@ -250,13 +318,9 @@ def relative_magnitudes(
     magnitudes = spectrum.abs().transpose(1, 2)  # [B, T, F]
     frames: int | Tensor = magnitudes.shape[1]
     if num_frames is not None:
-        check_tensor(
-            "num_frames",
-            num_frames,
-            "real",
-            spectrum.device,
-            batch=len(spectrum),
-        )
+        check_tensor("num_frames", num_frames, "real", batch=len(spectrum))
+        # From the CPU, this does not wait for the device.
+        num_frames = num_frames.to(spectrum.device, non_blocking=True)
         valid = valid_mask(num_frames, magnitudes.shape[1])  # [B, T]
         magnitudes = magnitudes * valid.unsqueeze(2)
         frames = num_frames.clamp(1, magnitudes.shape[1]).view(-1, 1, 1)

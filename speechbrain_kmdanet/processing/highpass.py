@@ -4,12 +4,13 @@ An encoder lets its separator see the audible part only, and the sources share
 the rest.
 """
 
+import torch
 from scipy.signal import butter
 from torch import Tensor, nn
 from torchaudio.functional import lfilter
 
 from speechbrain_kmdanet.errors import UserError
-from speechbrain_kmdanet.processing.bins import valid_mask
+from speechbrain_kmdanet.processing.bins import not_compiled, valid_mask, widest
 
 ORDER = 4
 
@@ -48,11 +49,11 @@ class HighPass(nn.Module):
                 f"sample_rate={sample_rate}, got {cutoff!r}"
             )
         self.cutoff = cutoff
-        self.sections = []
+        self.sections: Tensor | None = None  # [S, 6], float64 in any case
         if cutoff:
-            self.sections = butter(
-                ORDER, cutoff, "highpass", fs=sample_rate, output="sos"
-            ).tolist()
+            self.sections = torch.from_numpy(
+                butter(ORDER, cutoff, "highpass", fs=sample_rate, output="sos")
+            )
 
     def forward(
         self, waveform: Tensor, num_samples: Tensor | None = None
@@ -78,13 +79,20 @@ class HighPass(nn.Module):
         if num_samples is not None:
             valid = valid_mask(num_samples, waveform.shape[1])
             lengths = num_samples.unsqueeze(1)
-        if not self.sections:
+        if self.sections is None:
             means = (waveform * valid).sum(1, keepdim=True) / lengths
             return (waveform - means) * valid
-        # The poles are so near 1 that single precision would be heard.
-        x = waveform.double()
-        x = x - x[:, :1]  # an offset does not even begin
-        for section in self.sections:
-            b, a = x.new_tensor(section).split(3)
-            x = lfilter(x, a, b, clamp=False)
-        return (x * valid).to(waveform.dtype)
+        # PyTorch cannot compile what torchaudio compiled.
+        return not_compiled(_filter)(waveform, self.sections) * valid
+
+
+def _filter(waveform: Tensor, sections: Tensor) -> Tensor:
+    """Filters waveforms [B, L] by sections [S, 6], one after the other."""
+    # The poles are so near 1 that single precision would be heard; where there
+    # is no double precision, the CPU filters.
+    precise = widest(waveform.device) == torch.float64
+    x = (waveform if precise else waveform.cpu()).double()
+    x = x - x[:, :1]  # an offset does not even begin
+    for b, a in sections.to(x.device, non_blocking=True).unflatten(1, (2, 3)):
+        x = lfilter(x, a, b, clamp=False)
+    return x.to(waveform)

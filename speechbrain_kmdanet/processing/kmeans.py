@@ -25,6 +25,7 @@ from speechbrain_kmdanet.processing.bins import (
     at_least_float32,
     check_tensor,
     describe,
+    full_precision,
     power_to_unity,
     tiny,
     widest,
@@ -170,7 +171,7 @@ def kmeans(
     else:
         num_init = 0  # nothing is drawn
     spherical = metric == "spherical"
-    with torch.autocast(x.device.type, enabled=False):
+    with full_precision(x.device):
         frame = _find_frame(
             x, weights, initial_centroids, num_clusters, centred=not spherical
         )
@@ -371,7 +372,7 @@ def _draw(
         dtype=widest(source),
         device=source,
         generator=generator,
-    ).to(device, widest(device))
+    ).to(device, widest(device), non_blocking=True)
 
 
 def _means(
@@ -461,7 +462,7 @@ def soft_kmeans(
             f"{describe(alpha)}"
         )
     iterations = _count("iterations", iterations)
-    with torch.autocast(x.device.type, enabled=False):
+    with full_precision(x.device):
         frame = _find_frame(x, weights, initial_centroids, None, centred=True)
         x, centroids = frame.points, cast(Tensor, frame.centroids)
         weights = frame.weights.unsqueeze(1)  # [B, 1, N]

@@ -22,6 +22,7 @@ from speechbrain_kmdanet.processing.bins import (
     MOST,
     check_tensor,
     describe,
+    full_precision,
     tiny,
 )
 
@@ -74,7 +75,7 @@ def distance_masks(embeddings: Tensor, attractors: Tensor) -> Tensor:
     _check_attractors(embeddings, attractors)
     embeddings, attractors = _to_origin(embeddings, attractors)
     # The squares nearly cancel beside an attractor: no half precision.
-    with torch.autocast(embeddings.device.type, enabled=False):
+    with full_precision(embeddings.device):
         products = _dot_products(embeddings, attractors)  # [B, K, N]
     squares = (
         embeddings.square().sum(2).unsqueeze(1)

@@ -115,7 +115,7 @@ def separate(
         Number of talkers K; that of the sources, of the attractors or of the
         masker by default.
     num_samples : torch.Tensor
-        Length of each item without padding [B]; L by default.
+        Length of each item without padding [B], best on the CPU; L by default.
     sources : torch.Tensor
         True sources [B, L, K], which oracles need.
     attractors : torch.Tensor
@@ -156,16 +156,18 @@ def separate(
             f"outputs must be some of {OUTPUTS}, got {sorted(unknown)}"
         )
     num_frames = None
-    # Frames are None without padding: recurrent layers run faster.
+    # Frames are None without padding: recurrent layers run faster. On the CPU
+    # nobody waits for the device to know that, or how to pack the frames.
     if num_samples is not None and (num_samples < mixture.shape[1]).any():
         num_frames = _inside(encoder).num_frames(num_samples)  # [B]
+    num_samples = _beside(mixture, num_samples)
     separation = Separation(
         mixture,
         encoder(mixture, num_samples),  # [B, F, T]
         encoder,
         decoder,
         num_samples,
-        num_frames,
+        _beside(mixture, num_frames),
         # Attractors that were handed in are in nobody's order.
         attractors is None and bool(_inside(masknet).ordered),
     )
@@ -188,6 +190,13 @@ def separate(
     else:
         separation.masks = made
     return separation
+
+
+def _beside(mixture: Tensor, lengths: Tensor | None) -> Tensor | None:
+    """Lengths [B], if there are any, where the mixture is."""
+    if lengths is None:
+        return None
+    return lengths.to(mixture.device, non_blocking=True)
 
 
 def _inside(module: Any) -> Any:

@@ -46,6 +46,17 @@ def test_iterations_are_measured_and_written(tmp_path):
     assert len({row[-1] for row in rows}) == 1
 
 
+def test_what_a_gpu_has_to_do_is_done_by_the_cpu(tmp_path):
+    status, output = run_python(
+        BENCHMARKS / "gpu_check.py",
+        *("--device", "cpu", "--threads", 1, "--results", tmp_path),
+    )
+    assert status == 0, output
+    text = (tmp_path / "gpu_check_cpu.md").read_text()
+    rows = [cells(x) for x in text.splitlines() if "| at most " in x]
+    assert [row[-1] for row in rows] == ["yes"] * 7
+
+
 def test_an_older_version_without_a_profile_is_refused(tmp_path):
     status, output = run_python(
         BENCHMARKS / "step_profile.py", "--before", tmp_path

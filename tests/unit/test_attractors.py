@@ -190,3 +190,20 @@ def test_errors():
     for share in (0.0, 1.1):
         with pytest.raises(ValueError, match=f"energetic .*{share}"):
             OracleAttractors(share)
+
+
+def test_draws_of_a_step_are_those_of_all_its_processes():
+    embeddings, energies, _ = make_batch(batch=4, bins=200)
+    estimator = KMeansAttractors(iterations=1, init="random")
+    estimator.step_seed = 5
+    state = torch.get_rng_state()
+    whole = estimator(embeddings, energies, 3)
+    # Dropout draws from the global state, each process for itself.
+    assert (torch.get_rng_state() == state).all()
+    for half in (slice(0, 2), slice(2, 4)):
+        attractors = estimator(embeddings[half], energies[half], 3)
+        torch.testing.assert_close(attractors, whole[half])
+    estimator.step_seed = 6
+    assert (estimator(embeddings, energies, 3) != whole).any()
+    estimator.seed = 5  # that of the user comes first
+    assert (estimator(embeddings, energies, 3) == whole).all()

@@ -8,6 +8,7 @@ from speechbrain_kmdanet.lobes.models.embedding import (
     LOG_FLOOR,
     EmbeddingNet,
     FrameEncoder,
+    PaddedBatchNorm,
 )
 
 NUM_FRAMES = torch.tensor([12, 5, 9])
@@ -116,6 +117,44 @@ def test_batch_normalisation_ignores_padded_frames():
         rtol=0,
         atol=1e-5,
     )
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_batch_normalisation_is_that_of_pytorch(padded):
+    theirs = torch.nn.BatchNorm1d(4, dtype=torch.float64)
+    torch.nn.init.normal_(theirs.weight)
+    torch.nn.init.normal_(theirs.bias)
+    ours = PaddedBatchNorm(4).double()
+    ours.load_state_dict(theirs.state_dict())
+    valid = torch.arange(12) < NUM_FRAMES[:, None] + 12 * (not padded)
+    found = []
+    for norm in (theirs, ours):
+        frames = torch.arange(3 * 12 * 4, dtype=torch.float64).cos()
+        frames = frames.view(3, 12, 4).requires_grad_()
+        if norm is theirs:
+            normed = norm(frames[valid])
+            evaluated = norm.eval()(frames.flatten(0, 1)).view_as(frames)
+        else:
+            normed = norm(frames, valid if padded else None)[valid]
+            evaluated = norm.eval()(frames)
+        normed.square().sin().sum().backward()
+        found.append([normed, evaluated, *norm.state_dict().values()])
+        found[-1] += [x.grad for x in (frames, norm.weight, norm.bias)]
+    exact = {} if padded else {"rtol": 0, "atol": 0}
+    torch.testing.assert_close(found[1], found[0], **exact)
+
+
+def test_batch_normalisation_keeps_the_type():
+    frames = torch.randn(3, 12, 4, dtype=torch.bfloat16)
+    valid = torch.arange(12) < NUM_FRAMES[:, None]
+    norm = PaddedBatchNorm(4)
+    assert norm(frames, valid).dtype == torch.bfloat16
+    one = PaddedBatchNorm(4)(frames[:1, :1], valid[:1, :1])
+    assert one.isfinite().all()  # a single frame has no variance
+    nothing = PaddedBatchNorm(4)
+    assert nothing(frames, torch.zeros_like(valid)).isfinite().all()
+    for name in ("running_mean", "running_var"):
+        assert nothing.get_buffer(name).isfinite().all()
 
 
 def test_padded_frames_do_not_matter_in_training():

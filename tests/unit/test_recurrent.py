@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from speechbrain_kmdanet.nnet.recurrent import PaddedBLSTM
 
@@ -27,6 +28,16 @@ def test_it_is_an_lstm():
     lstm.load_state_dict(blstm.state_dict())
     frames = torch.randn(2, 12, 3)
     assert (blstm(frames) == lstm(frames)[0]).all()
+
+
+def test_packing_is_that_of_pytorch():
+    blstm = PaddedBLSTM(3, 8, num_layers=2)
+    frames = torch.randn(6, 12, 3)
+    lengths = torch.tensor([7, 12, 1, 7, 12, 3])
+    packed = pack_padded_sequence(frames, lengths, True, enforce_sorted=False)
+    output = torch.nn.LSTM.forward(blstm, packed)[0]
+    expected = pad_packed_sequence(output, batch_first=True)[0]
+    assert (blstm(frames, lengths) == expected).all()
 
 
 def test_dropout_is_between_layers():

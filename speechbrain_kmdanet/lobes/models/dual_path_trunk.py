@@ -189,7 +189,7 @@ class DualPathNet(nn.Module):
         if hints is not None:
             hints = hints.unflatten(1, x.shape[2:])  # [B, T, F, E]
             if num_frames is not None:
-                valid = valid_mask(num_frames, x.shape[2])
+                valid = valid_mask(num_frames, x.shape[2], x.device)
                 hints = hints * valid.unsqueeze(2).unsqueeze(3)
             x = torch.cat([x, hints.permute(0, 3, 1, 2)], 1)
         x = nn.functional.pad(x, self.margins)
@@ -216,7 +216,8 @@ def _parts(spectrum: Tensor, num_frames: Tensor | None) -> Tensor:
     logs = (magnitudes.clamp_min(LOG_FLOOR).log() + LOG_SHIFT) * LOG_SCALE
     if num_frames is not None:
         # As beyond the ends of an item: zeros.
-        logs = logs * valid_mask(num_frames, logs.shape[1]).unsqueeze(2)
+        valid = valid_mask(num_frames, logs.shape[1], logs.device)
+        logs = logs * valid.unsqueeze(2)
     # Phases of unit length; 0 in silence.
     roots = torch.sgn(spectrum).transpose(1, 2) * magnitudes.sqrt()
     return torch.stack([roots.real, roots.imag, logs], dim=1)

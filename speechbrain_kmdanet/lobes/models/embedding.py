@@ -11,11 +11,95 @@ training/inference gap for deep attractor networks", Sec. 4.1.
 import torch
 from torch import Tensor, nn
 
+from speechbrain_kmdanet.nnet.parallel import (
+    several_processes,
+    sum_over_processes,
+)
 from speechbrain_kmdanet.nnet.recurrent import PaddedBLSTM
-from speechbrain_kmdanet.processing.bins import relative_magnitudes, valid_mask
+from speechbrain_kmdanet.processing.bins import (
+    at_least_float32,
+    relative_magnitudes,
+    valid_mask,
+)
 
 # Magnitudes are relative to the root mean square of the item: −60 dB.
 LOG_FLOOR = 1e-3
+
+
+class PaddedBatchNorm(nn.Module):
+    """Batch normalisation over the valid frames of all processes.
+
+    Its weights are those of torch.nn.BatchNorm1d. The processes of a training
+    share the statistics on any device, and padding is left out without waiting
+    for it.
+
+    Arguments
+    ---------
+    size : int
+        Size of a frame.
+    eps : float
+        What is added to the variance.
+    momentum : float
+        Weight of a batch in the running statistics.
+
+    Example
+    -------
+    >>> norm = PaddedBatchNorm(size=1)
+    >>> frames = torch.tensor([[[1.0], [3.0], [9.0]]])
+    >>> norm(frames, torch.tensor([[True, True, False]]))[0, :2].flatten()
+    tensor([-1.0000,  1.0000], grad_fn=<ViewBackward0>)
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(
+        self, size: int, eps: float = 1e-5, momentum: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.eps = eps
+        self.momentum = momentum
+        self.weight = nn.Parameter(torch.ones(size))
+        self.bias = nn.Parameter(torch.zeros(size))
+        self.register_buffer("running_mean", torch.zeros(size))
+        self.register_buffer("running_var", torch.ones(size))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    def forward(self, frames: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Normalises frames, see :meth:`FrameEncoder.forward`."""
+        if self.training:
+            self.num_batches_tracked.add_(1)
+            if valid is not None or several_processes():
+                return self._normalise(frames, valid)
+        normed = nn.functional.batch_norm(
+            frames.flatten(0, 1),
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training,
+            self.momentum,
+            self.eps,
+        )
+        return normed.view_as(frames)
+
+    def _normalise(self, frames: Tensor, valid: Tensor | None) -> Tensor:
+        """Normalises by the valid frames of all processes, as in training."""
+        x = at_least_float32(frames)
+        if valid is None:
+            valid = x.new_ones(x.shape[:2])
+        counts = valid.unsqueeze(2).to(x.dtype)  # [B, T, 1]
+        count = sum_over_processes(counts.sum()).clamp_min(1.0)
+        mean = sum_over_processes((x * counts).sum((0, 1))) / count  # [C]
+        x = x - mean
+        squares = sum_over_processes((x.square() * counts).sum((0, 1)))
+        with torch.no_grad():
+            unbiased = squares / (count - 1.0).clamp_min(1.0)
+            self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+            self.running_var.lerp_(unbiased.to(self.running_var), self.momentum)
+        scale = self.weight * (squares / count + self.eps).rsqrt()
+        return (x * scale + self.bias).to(frames.dtype)
 
 
 class FrameEncoder(nn.Module):
@@ -37,7 +121,7 @@ class FrameEncoder(nn.Module):
         super().__init__()
         # The normalisation has a bias of its own.
         self.linear = nn.Linear(input_size, output_size, bias=False)
-        self.norm = nn.BatchNorm1d(output_size)
+        self.norm = PaddedBatchNorm(output_size)
         self.activation = activation
 
     def forward(self, frames: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -56,13 +140,7 @@ class FrameEncoder(nn.Module):
         torch.Tensor
             Frames [B, T, output_size].
         """
-        frames = self.linear(frames)
-        if valid is None or not self.training:
-            normed = self.norm(frames.flatten(0, 1)).view_as(frames)
-        else:
-            normed = torch.zeros_like(frames)
-            normed[valid] = self.norm(frames[valid]).to(frames.dtype)
-        return self.activation(normed)
+        return self.activation(self.norm(self.linear(frames), valid))
 
 
 class EmbeddingNet(nn.Module):
@@ -126,8 +204,8 @@ class EmbeddingNet(nn.Module):
         spectrum : torch.Tensor
             Complex spectrum of the mixture [B, F, T], at any level.
         num_frames : torch.Tensor
-            Number of frames of each item that are not padding [B]; None if
-            there is no padding.
+            Number of frames of each item that are not padding [B], on the CPU
+            if nobody is to wait for the device; None if there is no padding.
 
         Returns
         -------
@@ -136,7 +214,9 @@ class EmbeddingNet(nn.Module):
         """
         valid = None
         if num_frames is not None:
-            valid = valid_mask(num_frames, spectrum.shape[2])  # [B, T]
+            valid = valid_mask(
+                num_frames, spectrum.shape[2], spectrum.device
+            )  # [B, T]
         magnitudes = relative_magnitudes(spectrum, num_frames)  # [B, T, F]
         x = magnitudes.clamp_min(LOG_FLOOR).log()
         x = (x + self.input_shift) * self.input_scale

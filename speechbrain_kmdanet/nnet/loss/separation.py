@@ -24,6 +24,7 @@ from torch import Tensor
 from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.processing.bins import (
     at_least_float32,
+    full_precision,
     relative_magnitudes,
     tiny,
     valid_mask,
@@ -379,7 +380,7 @@ def affinity_loss(
             f"embeddings of shape {tuple(embeddings.shape)}, got "
             f"{tuple(memberships.shape)} and {tuple(weights.shape)}"
         )
-    with torch.autocast(embeddings.device.type, enabled=False):
+    with full_precision(embeddings.device):
         embeddings = at_least_float32(embeddings)
         memberships = memberships.to(embeddings.dtype)
         weights = weights.to(embeddings.dtype).unsqueeze(2)  # [B, N, 1]
