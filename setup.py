@@ -30,6 +30,7 @@ INSTALL_REQUIRES = [
     "torchaudio>=2.1,<2.12",
     "speechbrain>=1.0",
     "hyperpyyaml>=1.2",
+    "filelock>=3.8",
     "numpy>=1.22",
     "scipy>=1.8",
     "soundfile>=0.12.1",

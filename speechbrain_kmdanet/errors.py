@@ -2,8 +2,12 @@
 
 import errno
 import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
 
 
 class UserError(ValueError):
@@ -12,6 +16,46 @@ class UserError(ValueError):
     Commands print it in one line, see :func:`run_command`. Everything else is
     a bug, and shows its traceback.
     """
+
+
+class Stopped(SystemExit):
+    """A signal asked this process to end.
+
+    Arguments
+    ---------
+    number : int
+        Number of the signal.
+
+    Example
+    -------
+    >>> Stopped(signal.SIGTERM).code
+    143
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+
+
+def stop(number: int, *_: object) -> NoReturn:
+    """Ends what is being done as a signal asks for; also its handler.
+
+    Arguments
+    ---------
+    number : int
+        Number of the signal.
+    *_ : object
+        What else a handler is given.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        For Ctrl-C.
+    Stopped
+        For all others.
+    """
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise Stopped(number)
 
 
 def run_command(
@@ -34,7 +78,7 @@ def run_command(
     -------
     int
         Exit status: 0 if all is well, 2 for an error of the user, 130 when
-        interrupted.
+        interrupted, 143 when terminated.
 
     Example
     -------
@@ -42,10 +86,11 @@ def run_command(
     0
     """
     try:
-        run(list(sys.argv[1:] if arguments is None else arguments))
-    except KeyboardInterrupt:
+        with _handling_termination():
+            run(list(sys.argv[1:] if arguments is None else arguments))
+    except (KeyboardInterrupt, Stopped) as signalled:
         sys.stderr.write(f"{name}: the same command goes on from here\n")
-        return 130
+        return getattr(signalled, "code", 128 + signal.SIGINT)
     except (UserError, OSError) as error:
         # Without a number, an OSError does not come from the system.
         if isinstance(error, OSError) and error.errno not in errno.errorcode:
@@ -53,6 +98,22 @@ def run_command(
         sys.stderr.write(f"{name}: error: {_one_line(error)}\n")
         return 2
     return 0
+
+
+@contextmanager
+def _handling_termination() -> Iterator[None]:
+    """Has SIGTERM unwind this process, unless somebody else handles it."""
+    ours = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    )
+    if ours:
+        signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _one_line(error: Exception) -> str:

@@ -1,33 +1,38 @@
 """Reading recordings, with a clear reason where one is unusable.
 
-Decoders are lenient: a WAV file that was cut short reads without an error, and
-NaN samples or a second channel show up much later, if at all. Here a file is
-either good or refused with the reason and what to do about it.
+Decoders are lenient: files of most containers that were cut short read without
+an error, and NaN samples or a second channel show up much later, if at all. Here
+a file is either good or refused with the reason and what to do about it. Only
+PAF, PVF, IRCAM, SD2 and XI do not say how long they are, nor do MP3 files of
+simple encoders: a part of one cannot be told from the whole.
 """
 
 import math
-from collections.abc import Mapping
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import soundfile
 from scipy.signal import resample_poly
 
 from speechbrain_kmdanet.dataio.active_level import active_speech_level
+from speechbrain_kmdanet.dataio.containers import find_cut, noted_as_cut
 from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.utils.jobs import parallel
 
 LEVEL_RATE = 8000  # Hz; the level is measured here whatever rate is written
-COMPRESSED = (".ogg", ".oga", ".opus", ".mp3")
+RATES = (1000, 1_000_000)  # Hz; the filters that resample others do not end
+COMPRESSED = ("OGG", "MP3")
+LOST = ("PAF", "SDS")  # libsndfile seeks wrongly in them
 MIN_SECONDS = 0.1  # shorter ones hold no speech whose level could be measured
 SPHERE_SUFFIXES = (".wv1", ".WV1", ".wv2", ".WV2", ".sph", ".SPH")
-# Programs that write to a pipe do not know the size and fill in 0, or the
-# largest number that fits (SoX: a little less than 2^31).
-UNKNOWN_SIZE = 0x7FFFF000
 UNKNOWN_FRAMES = 2**40  # libsndfile: 2^63 - 1 for a FLAC made in a pipe
 NAMED_PROBLEMS = 5  # files named in an error, the rest are counted
+NAMED_LETTERS = 200  # of a path in an error
 
 CONVERT = (
     "convert SPHERE files to WAV first, each with 'sph2pipe -f wav IN.wv1 "
@@ -35,10 +40,19 @@ CONVERT = (
 )
 LOCATE = "check the corpus folder, to which the lists' paths are relative"
 RESTORE = "copy these files from the corpus again or remove their lines"
+REPLACE = f"{RESTORE}: they are damaged, cut short or no audio"
 REWRITE = "decode and encode these files again, not through a pipe"
 REMOVE = "remove the lines of these files"
 DOWNMIX = "convert these files to one channel"
 LOWER_RATE = "ask for a lower output rate, recordings are not upsampled"
+
+SPECIAL = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe (FIFO)",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
 
 
 class UnusableSource(UserError):
@@ -101,7 +115,7 @@ def resample(
     )
 
 
-def read_source(path: str | Path) -> tuple[np.ndarray, int]:
+def read_source(path: str | bytes | Path) -> tuple[np.ndarray, int]:
     """Reads a recording of one channel [time], see :func:`read_recording`."""
     signal, sample_rate = read_recording(path)
     if signal.shape[1] != 1:
@@ -109,12 +123,12 @@ def read_source(path: str | Path) -> tuple[np.ndarray, int]:
     return signal[:, 0], sample_rate
 
 
-def read_recording(path: str | Path) -> tuple[np.ndarray, int]:
-    """Reads a recording of any number of channels, WAV or FLAC.
+def read_recording(path: str | bytes | Path) -> tuple[np.ndarray, int]:
+    """Reads a recording of any number of channels, whatever libsndfile reads.
 
     Arguments
     ---------
-    path : str or pathlib.Path
+    path : str, bytes or pathlib.Path
         The file.
 
     Returns
@@ -127,36 +141,15 @@ def read_recording(path: str | Path) -> tuple[np.ndarray, int]:
     Raises
     ------
     UnusableSource
-        If the file is missing, SPHERE, unreadable, truncated, of unknown
-        length, empty, or has samples that are not finite.
+        If there is no file, or it is SPHERE, unreadable, truncated, of unknown
+        length, empty, of an odd rate, or has samples that are not finite.
     """
-    path = Path(path)
-    if not path.is_file():
-        for suffix in SPHERE_SUFFIXES:
-            if path.with_suffix(suffix).is_file():
-                name = path.with_suffix(suffix).name
-                raise UnusableSource(f"missing, only {name} is there", CONVERT)
-        raise UnusableSource("missing", LOCATE)
-    try:
-        with path.open("rb") as file:
-            start = file.read(12)
-            cut = _wav_bytes_missing(file, start, path.stat().st_size)
-        if start.startswith(b"NIST_1A"):
-            raise UnusableSource("a SPHERE file", CONVERT)
-        if cut:
-            raise UnusableSource(f"truncated, {cut} bytes missing", RESTORE)
-        with soundfile.SoundFile(path) as sound:
-            expected, sample_rate = sound.frames, sound.samplerate
-            if expected >= UNKNOWN_FRAMES:
-                raise UnusableSource("of unknown length", REWRITE)
-            signal = sound.read(dtype="float64", always_2d=True)
-    except (OSError, TypeError, soundfile.SoundFileError) as error:
-        # TypeError: soundfile wants to be told what is in a headerless .raw.
-        reason = f"unreadable: {_reason(error)}"
-        raise UnusableSource(reason, RESTORE) from error
-    if len(signal) < expected:
-        reason = f"truncated, {expected - len(signal)} samples missing"
-        raise UnusableSource(reason, RESTORE)
+    with _open(as_path(path)) as sound:
+        # With a number of samples: some codecs cannot seek to find the end.
+        signal = sound.read(sound.frames, "float64", always_2d=True)
+        missing, sample_rate = sound.frames - len(signal), sound.samplerate
+    if missing > 0:
+        raise UnusableSource(f"truncated, {missing} samples missing", RESTORE)
     if len(signal) == 0:
         raise UnusableSource("empty", RESTORE)
     if not np.isfinite(signal).all():
@@ -164,27 +157,141 @@ def read_recording(path: str | Path) -> tuple[np.ndarray, int]:
     return signal, sample_rate
 
 
+def read_header(path: str | bytes | Path) -> tuple[int, int, int]:
+    """Reads the header of a recording; raises as :func:`read_recording`.
+
+    Arguments
+    ---------
+    path : str, bytes or pathlib.Path
+        The file.
+
+    Returns
+    -------
+    tuple of int
+        Samples of a channel, their rate in Hz, and the number of channels.
+    """
+    with _open(as_path(path)) as sound:
+        return sound.frames, sound.samplerate, sound.channels
+
+
+def as_path(path: object) -> Path:
+    """Takes a path as people give it.
+
+    Arguments
+    ---------
+    path : str, bytes or os.PathLike
+        The path of a file.
+
+    Returns
+    -------
+    pathlib.Path
+        The same.
+
+    Raises
+    ------
+    UserError
+        If it is something else, or empty.
+    """
+    try:
+        text = os.fsdecode(path)  # type: ignore[arg-type]
+    except TypeError:
+        text = ""
+    if not text:
+        known = isinstance(path, (str, bytes))
+        got = "an empty one" if known else type(path).__name__
+        raise UserError(
+            f"path must be the path of a file (str, bytes or Path), got {got}: "
+            "write samples to a file first"
+        )
+    return Path(text)
+
+
+def name_path(path: str | Path) -> str:
+    """Writes a path so that it can stand in one line of any encoding.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The path; its name may be undecodable, or very long.
+
+    Returns
+    -------
+    str
+        The path, shortened in the middle.
+
+    Example
+    -------
+    >>> print(name_path("a.wav"), name_path("a\\nb.wav"))
+    a.wav 'a\\nb.wav'
+    """
+    text = str(path)
+    if not text.isprintable():
+        text = ascii(text)
+    if len(text) <= NAMED_LETTERS:
+        return text
+    half = NAMED_LETTERS // 2
+    return f"{text[:half]}...{text[-half:]}"
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[soundfile.SoundFile]:
+    """Opens a recording that is whole, as far as its header tells."""
+    _check_kind(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(7)
+            file.seek(0)
+            cut = find_cut(file, path.stat().st_size)
+        if start == b"NIST_1A":
+            raise UnusableSource("a SPHERE file", CONVERT)
+        if cut:
+            raise UnusableSource(f"truncated, {cut}", RESTORE)
+        with _sound(path) as sound:
+            if sound.frames >= UNKNOWN_FRAMES:
+                raise UnusableSource("of unknown length", REWRITE)
+            if noted_as_cut(sound):
+                raise UnusableSource("truncated", RESTORE)
+            if not RATES[0] <= sound.samplerate <= RATES[1]:
+                reason = f"has {sound.samplerate} Hz, expected {RATES[0]} to"
+                raise UnusableSource(f"{reason} {RATES[1]} Hz", RESTORE)
+            yield sound
+    except (OSError, TypeError, MemoryError, soundfile.SoundFileError) as error:
+        # TypeError: soundfile wants to be told what is in a headerless .raw.
+        reason = f"unreadable: {_reason(error)}"
+        raise UnusableSource(reason, REPLACE) from error
+
+
+def _check_kind(path: str | Path) -> None:
+    """Refuses what is no file; to open a FIFO would wait for its writer."""
+    try:
+        kind = stat.S_IFMT(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        for suffix in SPHERE_SUFFIXES:
+            other = Path(path).with_suffix(suffix)
+            if other.is_file():
+                reason = f"missing, only {other.name} is there"
+                raise UnusableSource(reason, CONVERT) from None
+        raise UnusableSource("missing", LOCATE) from None
+    except (OSError, ValueError) as error:  # ValueError: a zero in the name
+        reason = f"no usable path: {_reason(error)}"
+        raise UnusableSource(reason, LOCATE) from error
+    if kind != stat.S_IFREG:
+        what = SPECIAL.get(kind, "something special")
+        raise UnusableSource(f"{what}, no file", LOCATE)
+
+
+def _sound(path: str | Path) -> soundfile.SoundFile:
+    """Opens with libsndfile, also where the name cannot be decoded."""
+    return soundfile.SoundFile(
+        str(path) if os.name == "nt" else os.fsencode(path)
+    )
+
+
 def _reason(error: Exception) -> str:
     """What libsndfile, or the system, says."""
-    return getattr(error, "error_string", str(error)).strip(". ")
-
-
-def _wav_bytes_missing(file: BinaryIO, start: bytes, file_size: int) -> int:
-    """Bytes of audio that a WAV file promises but lacks, after its `start`.
-
-    libsndfile does not report this: it takes the frames that are there. 0 for
-    other formats and for sizes that the writer did not know.
-    """
-    if start[:4] not in (b"RIFF", b"RIFX") or start[8:] != b"WAVE":
-        return 0
-    little = start[:4] == b"RIFF"
-    while len(header := file.read(8)) == 8:
-        size = int.from_bytes(header[4:], "little" if little else "big")
-        if header[:4] == b"data":
-            known = size < UNKNOWN_SIZE
-            return max(0, file.tell() + size - file_size) if known else 0
-        file.seek(size + size % 2, 1)  # chunks begin at even positions
-    return 0
+    text = getattr(error, "error_string", None)
+    text = text or getattr(error, "strerror", None) or str(error)
+    return " ".join(text.split()).strip(". ")
 
 
 def audio_suffixes() -> set[str]:
@@ -201,8 +308,38 @@ def audio_suffixes() -> set[str]:
     return (formats | {".opus", ".oga", ".aif", ".aifc"}) - {".raw"}
 
 
+def list_recordings(folder: str | Path) -> dict[str, Path]:
+    """Lists the recordings in a folder, of any format, but hidden files.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder.
+
+    Returns
+    -------
+    dict
+        The files by their names without ending, sorted.
+
+    Raises
+    ------
+    UserError
+        If two files differ in their ending alone.
+    """
+    found: dict[str, Path] = {}
+    suffixes = audio_suffixes()
+    for path in sorted(Path(folder).glob("*")):
+        if path.suffix.lower() in suffixes and not path.name.startswith("."):
+            if found.setdefault(path.stem, path) != path:
+                raise UserError(
+                    f"{folder} has two recordings {name_path(path.stem)}, "
+                    f"{found[path.stem].suffix} and {path.suffix}: remove one"
+                )
+    return found
+
+
 def is_compressed(path: str | Path) -> bool:
-    """Whether the samples of a recording are found by decoding it from afar.
+    """Whether parts of a recording are found by decoding it from afar.
 
     Arguments
     ---------
@@ -212,9 +349,10 @@ def is_compressed(path: str | Path) -> bool:
     Returns
     -------
     bool
-        True for Ogg, Opus and MP3.
+        True for Ogg, Opus and MP3, whatever the name of the file.
     """
-    return Path(path).suffix.lower() in COMPRESSED
+    with _open(as_path(path)) as sound:
+        return sound.format in COMPRESSED or sound.subtype.startswith("MPEG")
 
 
 def read_piece(
@@ -244,15 +382,23 @@ def read_piece(
         If it cannot be read, or is not as long any more.
     """
     try:
-        signal, sample_rate = soundfile.read(
-            path, frames=length, start=start, dtype="float32"
-        )
+        _check_kind(path)
+        with _sound(path) as sound:
+            seekable = sound.seekable() and sound.format not in LOST
+            begin = min(start, sound.frames) if seekable else 0
+            if begin:
+                sound.seek(begin)
+            signal = sound.read(start - begin + length, "float32")
+            signal, sample_rate = signal[start - begin :], sound.samplerate
         reason = f"expected {[length]} samples, got {list(signal.shape)}"
+    except UnusableSource as problem:
+        signal, reason = None, problem.reason
     except (OSError, TypeError, soundfile.SoundFileError) as error:
         signal, reason = None, _reason(error)
     if signal is None or signal.shape != (length,):
         raise UserError(
-            f"Error opening '{path}': {reason}: copy it from the corpus again"
+            f"Error opening '{name_path(path)}': {reason}: copy it from the "
+            "corpus again"
         )
     return signal, sample_rate
 

@@ -1,6 +1,7 @@
 """Corpora: folders of recordings, listed with their levels."""
 
 import csv
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from speechbrain_kmdanet.dataio.audio import (
     audio_suffixes,
     is_compressed,
     measure_sources,
+    read_header,
     read_piece,
 )
 from speechbrain_kmdanet.errors import UserError
@@ -20,8 +22,14 @@ from speechbrain_kmdanet.utils.jobs import write_whole
 
 logger = get_logger(__name__)
 
-INDEX_FIELDS = ("path", "speaker", "samples", "sample_rate", "level", "offset")
+# What a recording is known by: a file that was changed has another time.
+STATE = ("bytes", "modified")
+INDEX_FIELDS = (
+    *("path", "speaker", "samples", "sample_rate", "level", "offset"),
+    *STATE,
+)
 DECODED = ".pcm"  # beside the index: what was decoded, 16 bits
+BYTES = np.dtype(np.int16).itemsize
 
 
 def index_corpus(
@@ -33,8 +41,8 @@ def index_corpus(
 
     Every recording is checked as it is measured. Compressed ones are decoded
     into a file beside the list, as decoding takes longer than mixing. A list
-    that exists already and fits the files is left as it is.
-    :func:`read_index` reads it.
+    that exists already is left as it is, unless the files have other names,
+    sizes or times now. :func:`read_index` reads it.
 
     Arguments
     ---------
@@ -42,8 +50,8 @@ def index_corpus(
         Folder with one folder per talker, which holds that talker's files at
         any depth, in any format that libsndfile reads.
     index_file : str
-        CSV file to write: path, speaker, samples, sample_rate, level, and the
-        offset in what was decoded.
+        CSV file to write: path, speaker, samples, sample_rate, level, the
+        offset in what was decoded, bytes, and the time of its last change.
     workers : int
         Number of processes that measure; the number of CPUs by default.
 
@@ -64,9 +72,9 @@ def index_corpus(
             "a folder with one folder of audio files per talker, or per kind "
             "of noise"
         )
-    if index_file.is_file():
-        if [row["path"] for row in read_index(index_file)] == paths:
-            return
+    states = {path: file_state(corpus_folder / path) for path in paths}
+    if _is_current(index_file, states):
+        return
     logger.info(f"Measuring the levels of {len(paths)} recordings")
     mentions = dict.fromkeys(paths, "found in the corpus folder")
     levels = measure_sources(corpus_folder, mentions, workers=workers)
@@ -77,22 +85,57 @@ def index_corpus(
     ):
         for path in paths:
             row: dict[str, Any] = {"path": path, "speaker": Path(path).parts[0]}
-            if is_compressed(path):
-                file = corpus_folder / path
-                signal, rate = soundfile.read(file, dtype="int16")
+            row |= zip(STATE, states[path])
+            file = corpus_folder / path
+            row["samples"], rate, _ = read_header(file)
+            if is_compressed(file):
+                signal, _ = soundfile.read(file, dtype="int16")
                 signal.tofile(decoded)
                 row |= {"samples": len(signal), "offset": offset}
                 offset += len(signal)
-            else:
-                info = soundfile.info(corpus_folder / path)
-                rate = info.samplerate
-                row["samples"] = info.frames
             rows.append(row | {"sample_rate": rate, "level": levels[path]})
     with write_whole(index_file) as unfinished:
         with unfinished.open("w", newline="", encoding="utf-8") as table:
             writer = csv.DictWriter(table, INDEX_FIELDS, restval="")
             writer.writeheader()
             writer.writerows(rows)
+
+
+def file_state(path: str | Path) -> tuple[int, int]:
+    """What changes when a file is changed, or replaced by another.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+
+    Returns
+    -------
+    int
+        Its size in bytes.
+    int
+        The time of its last change in ns.
+    """
+    state = os.stat(path)
+    return state.st_size, state.st_mtime_ns
+
+
+def _is_current(index_file: Path, states: dict[str, tuple[int, int]]) -> bool:
+    """Whether a list is that of these files, and what was decoded is there."""
+    if not index_file.is_file():
+        return False
+    try:
+        with index_file.open(newline="", encoding="utf-8") as file:
+            listed = [
+                (row["path"], tuple(int(row[name]) for name in STATE))
+                for row in csv.DictReader(file)
+            ]
+        rows = read_index(index_file)
+        decoded = sum(row["samples"] for row in rows if "decoded" in row)
+        size = index_file.with_suffix(DECODED).stat().st_size
+    except (OSError, csv.Error, KeyError, TypeError, ValueError):
+        return False  # of another version, or damaged
+    return listed == list(states.items()) and size == BYTES * decoded
 
 
 def read_corpora(
@@ -183,7 +226,7 @@ def read_part(
         If the file cannot be read, or has changed since it was listed.
     """
     if "decoded" in recording:
-        offset = np.dtype(np.int16).itemsize * (recording["offset"] + start)
+        offset = BYTES * (recording["offset"] + start)
         with open(recording["decoded"], "rb") as file:
             file.seek(offset)
             samples = np.fromfile(file, np.int16, length)

@@ -18,11 +18,13 @@ Resampling uses another implementation of the same filter as MATLAB's, see
 `resample`; files may differ in the last bit.
 """
 
+import hashlib
+import json
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -44,12 +46,20 @@ from speechbrain_kmdanet.dataio.mixing import (
     mix_sources,
 )
 from speechbrain_kmdanet.errors import UserError
-from speechbrain_kmdanet.utils.jobs import parallel, write_whole
+from speechbrain_kmdanet.utils.jobs import (
+    digest,
+    only_process,
+    parallel,
+    write_whole,
+)
 
 logger = get_logger(__name__)
 
 SPLITS = ("tr", "cv", "tt")
 SAMPLE_RATES = (8000, 16000)
+# Beside the mixtures of a split: what each was built from, by name.
+RECORD = "built_from.json"
+HEADER = 44  # bytes of a WAV file before its samples
 
 
 def mixture_folder(
@@ -243,8 +253,9 @@ def build_mixtures(
     """Builds the mixtures of `lists_folder/mix_{num_spks}_spk_{split}.txt`.
 
     All lists and all recordings are checked first; unless every one is good,
-    nothing is written. Mixtures that are already there are skipped, so that
-    an interrupted run goes on where it stopped.
+    nothing is written. Mixtures that are already there, whole and built from
+    what they would be built from now, are skipped, so that an interrupted run
+    goes on where it stopped. Those of an earlier list are removed.
 
     Arguments
     ---------
@@ -282,8 +293,8 @@ def build_mixtures(
     Raises
     ------
     UserError
-        If an argument, a folder, a list or a recording is unusable, or a
-        mixture cannot be written.
+        If an argument, a folder, a list or a recording is unusable, a folder
+        has other mixtures, or a mixture cannot be written.
     """
     corpus_folder = Path(corpus_folder)
     sample_rates, modes = _as_tuple(sample_rates), _as_tuple(modes)
@@ -297,44 +308,125 @@ def build_mixtures(
             f"{corpus_folder} is no folder"
         )
 
-    jobs, skipped = [], 0
-    for count in _as_tuple(num_spks):
-        data_folder = Path(output_folder, f"{count}speakers")
-        for split in _as_tuple(splits):
-            list_path = Path(lists_folder, f"mix_{count}_spk_{split}.txt")
-            targets = [
-                (rate, mode, mixture_folder(data_folder, rate, mode, split))
-                for rate in sample_rates
-                for mode in modes
-            ]
-            for entry in read_mixture_list(list_path, count):
-                missing = [
-                    target
-                    for target in targets
-                    if not all(p.exists() for p in _files(entry, target[2]))
-                ]
-                skipped += len(targets) - len(missing)
-                if missing:
-                    listed = f"{list_path.name} line {entry.line}"
-                    jobs.append(_Job(entry, listed, missing))
-
-    mentions: dict[str, str] = {}  # where each recording is listed first
-    for job in jobs:
-        for path in job.entry.paths:
-            mentions.setdefault(path, job.listed)
-    rate = max(LEVEL_RATE, *sample_rates)
-    levels = measure_sources(corpus_folder, mentions, rate, workers, progress)
-    tasks = [(job, [levels[path] for path in job.entry.paths]) for job in jobs]
     sounds = _list_sounds(noise_folder) if noise_folder else []
-    write = partial(
-        _write_mixture,
-        corpus_folder=corpus_folder,
-        sounds=sounds,
-        noise_snr=noise_snr,
+    recordings: dict[str, Any] = dict(
+        corpus_folder=corpus_folder, sounds=sounds, noise_snr=noise_snr
     )
-    written = sum(parallel(write, tasks, "Writing mixtures", workers, progress))
+    read = cache(digest)
+    jobs, skipped = [], 0
+    surveys: dict[Path, _Survey] = {}
+    with only_process(output_folder, "give another output_folder"):
+        for count in _as_tuple(num_spks):
+            data_folder = Path(output_folder, f"{count}speakers")
+            for split in _as_tuple(splits):
+                list_path = Path(lists_folder, f"mix_{count}_spk_{split}.txt")
+                targets = [
+                    (rate, mode, mixture_folder(data_folder, rate, mode, split))
+                    for rate in sample_rates
+                    for mode in modes
+                ]
+                entries = read_mixture_list(list_path, count)
+                made_of = [_identify(x, read, **recordings) for x in entries]
+                wanted = dict(zip([x.name for x in entries], made_of))
+                for *_, folder in targets:
+                    surveys[folder] = _survey(folder, count, wanted)
+                for entry in entries:
+                    missing = [
+                        target
+                        for target in targets
+                        if entry.name not in surveys[target[2]].whole
+                    ]
+                    skipped += len(targets) - len(missing)
+                    if missing:
+                        listed = f"{list_path.name} line {entry.line}"
+                        jobs.append(_Job(entry, listed, missing))
+
+        mentions: dict[str, str] = {}  # where each recording is listed first
+        for job in jobs:
+            for path in job.entry.paths:
+                mentions.setdefault(path, job.listed)
+        rate = max(LEVEL_RATE, *sample_rates)
+        levels = measure_sources(
+            corpus_folder, mentions, rate, workers, progress
+        )
+        for folder, survey in surveys.items():
+            survey.clear(folder)
+        tasks = [(x, [levels[y] for y in x.entry.paths]) for x in jobs]
+        write = partial(_write_mixture, **recordings)
+        written = sum(
+            parallel(write, tasks, "Writing mixtures", workers, progress)
+        )
     logger.info(f"{output_folder}: {written} mixtures written, {skipped} kept")
     return BuildSummary(written, skipped)
+
+
+def _identify(
+    entry: MixtureEntry,
+    read: Callable[[Path], str | None],
+    corpus_folder: Path,
+    sounds: Sequence[Path],
+    noise_snr: float,
+) -> str:
+    """What a mixture is built from, as a few digits; `read` is of a file."""
+    files = [corpus_folder / path for path in entry.paths]
+    noise: list[Any] = []
+    if sounds:
+        files.append(_choose_sound(entry, sounds))
+        noise = [files[-1].name, noise_snr]
+    text = json.dumps([entry.paths, entry.snrs, [*map(read, files)], noise])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class _Survey(NamedTuple):
+    """What is in the folder of a split, and what shall be."""
+
+    wanted: dict[str, str]  # what the mixtures shall be built from, by name
+    whole: set[str]  # names of those that are there
+    stale: list[Path]  # files of others
+
+    def clear(self, folder: Path) -> None:
+        """Removes what is stale; then all that is there is as recorded."""
+        for path in self.stale:
+            path.unlink()
+        with write_whole(folder / RECORD) as unfinished:
+            unfinished.write_text(json.dumps(self.wanted, indent=0) + "\n")
+
+
+def _survey(folder: Path, num_spks: int, wanted: dict[str, str]) -> _Survey:
+    """Compares the mixtures in a folder with those that are wanted."""
+    try:
+        recorded = dict(json.loads((folder / RECORD).read_bytes()))
+    except (FileNotFoundError, ValueError, TypeError):
+        recorded = {}  # Nothing is known about these mixtures.
+    found: dict[str, list[Path]] = {}
+    for part in _parts(num_spks):
+        for path in sorted((folder / part).glob("*.wav")):
+            found.setdefault(path.stem, []).append(path)
+    foreign = [x for x in found if x not in wanted and x not in recorded]
+    if foreign:
+        raise UserError(
+            f"{folder} has {len(foreign)} mixtures that are in no list, as "
+            f"{found[foreign[0]][0]}, and would be trained on: remove them, or "
+            "give another output_folder"
+        )
+    whole = {
+        name
+        for name, paths in found.items()
+        if recorded.get(name, "") == wanted.get(name)
+        if len(paths) == num_spks + 1 and _are_whole(paths)
+    }
+    stale = [path for name in found.keys() - whole for path in found[name]]
+    return _Survey(wanted, whole, stale)
+
+
+def _are_whole(paths: Sequence[Path]) -> bool:
+    """Whether files are all of one length, which is what their headers say."""
+    sizes = {path.stat().st_size for path in paths}
+    for path in paths:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(HEADER)[HEADER - 4 :], "little")
+        sizes.add(HEADER + size)
+    return len(sizes) == 1 and max(sizes) > HEADER
 
 
 def _list_sounds(folder: str | Path) -> list[Path]:
@@ -345,6 +437,11 @@ def _list_sounds(folder: str | Path) -> list[Path]:
     if not sounds:
         raise UserError(f"noise_folder: there are no recordings in {folder}")
     return sounds
+
+
+def _choose_sound(entry: MixtureEntry, sounds: Sequence[Path]) -> Path:
+    """The noise of a mixture; its name says which."""
+    return sounds[zlib.crc32(entry.name.encode()) % len(sounds)]
 
 
 def _as_tuple(values: Any) -> tuple:
@@ -363,10 +460,9 @@ def _check_choices(argument: str, values: tuple, allowed: tuple) -> None:
         )
 
 
-def _files(entry: MixtureEntry, folder: Path) -> list[Path]:
-    """A mixture's files, written in this order: "mix", the last, means all."""
-    parts = [f"s{i + 1}" for i in range(len(entry.paths))] + ["mix"]
-    return [folder / part / f"{entry.name}.wav" for part in parts]
+def _parts(num_spks: int) -> list[str]:
+    """Folders of a split."""
+    return [f"s{i + 1}" for i in range(num_spks)] + ["mix"]
 
 
 def _write_mixture(
@@ -383,14 +479,16 @@ def _write_mixture(
             sources = [resample(*recording, rate) for recording in recordings]
             mixture, scaled = mix_sources(sources, entry.snrs, levels, mode)
             if sounds:
-                sound = sounds[zlib.crc32(entry.name.encode()) % len(sounds)]
+                sound = _choose_sound(entry, sounds)
                 noise = resample(*read_source(sound), rate)
                 noise = np.resize(noise, mixture.shape)
                 mixture = add_noise(mixture, noise, noise_snr)
                 # Noise may take the peak beyond full scale.
                 gain = min(1.0, PEAK / np.abs(mixture).max())
                 mixture, scaled = gain * mixture, gain * scaled
-            for path, signal in zip(_files(entry, folder), [*scaled, mixture]):
+            parts = _parts(len(scaled))
+            for part, signal in zip(parts, [*scaled, mixture]):
+                path = folder / part / f"{entry.name}.wav"
                 samples = np.round(2**15 * signal).astype(np.int16)
                 with write_whole(path) as unfinished:
                     soundfile.write(

@@ -1,5 +1,7 @@
 """The separator that users load."""
 
+import copy
+import os
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -8,16 +10,25 @@ import numpy as np
 import torch
 from speechbrain.inference.interfaces import Pretrained
 from speechbrain.utils.logger import get_logger
-from torch import Tensor
+from torch import Tensor, nn
 
 from speechbrain_kmdanet.dataio.audio import (
     LOCATE,
+    REPLACE,
     RESTORE,
     UnusableSource,
+    as_path,
+    name_path,
     read_recording,
     resample,
 )
 from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.inference.loading import (
+    FETCH_OPTIONS,
+    Overrides,
+    Source,
+    load_separator,
+)
 from speechbrain_kmdanet.processing.bins import valid_mask
 from speechbrain_kmdanet.processing.separation import separate
 
@@ -27,8 +38,15 @@ logger = get_logger(__name__)
 REMEDIES = {
     LOCATE: "check the path; only local files are read, download others first",
     RESTORE: "record, copy or convert the file again",
+    REPLACE: (
+        "record, copy or convert the file again: it is damaged, cut short or "
+        "no audio"
+    ),
 }
 FULL_SCALE = 0.99  # 8-bit files only reach 127/128
+FAINTEST, LOUDEST = 1e-10, 1e10  # peaks whose squares are far from the limits
+CANCELLED = 0.1  # of the power that the mean of independent channels has
+ROUNDING = 1e-24  # of the power of float64
 CLIPPED_RUN = 3  # equal samples in a row: rarely chance at full scale
 
 
@@ -75,24 +93,41 @@ class AttractorSeparation(Pretrained):
     @classmethod
     def from_hparams(
         cls,
-        source: str | Path,
+        source: Source,
         hparams_file: str = "hyperparams.yaml",
+        trust: bool = False,
+        overrides: Overrides = None,
+        overrides_must_match: bool = True,
         **kwargs: Any,
     ) -> "AttractorSeparation":
         """Loads a separator from a folder or from Hugging Face.
 
+        Nothing that is in the folder is run: its YAML file makes the modules
+        of a separator and nothing else, its weights are numbers, and all lies
+        inside of the folder. SpeechBrain's own loaders, and this one with
+        ``trust=True``, run whatever the YAML file says.
+
         A local folder is read where it is: nothing is copied, linked or
-        written.
+        written. The network is used only for a source that says so.
 
         Arguments
         ---------
-        source : str or pathlib.Path
-            Folder that train.py wrote (pretrained), or whatever else
-            SpeechBrain's from_hparams takes.
+        source : str, pathlib.Path or FetchSource
+            Folder that train.py wrote (pretrained);
+            ``"hf://ORGANISATION/NAME"`` for a repository on Hugging Face, or
+            a web address.
         hparams_file : str
             Name of the hyperparameters file in it.
+        trust : bool
+            Whether the folder may run what it wants, because you trust who
+            made it: modules of your own, or of other packages, need that.
+        overrides : str or dict
+            Values that replace those of the hyperparameters file.
+        overrides_must_match : bool
+            Whether only values that are in the file may be replaced.
         **kwargs : dict
-            Further arguments of SpeechBrain's from_hparams, e.g. run_opts.
+            Further arguments of this class, e.g. run_opts, and of
+            SpeechBrain's fetch, e.g. savedir for what is downloaded.
 
         Returns
         -------
@@ -102,25 +137,21 @@ class AttractorSeparation(Pretrained):
         Raises
         ------
         UserError
-            If the source holds no separator.
+            If the source holds no separator, one that would run something
+            else, or weights that do not fit or are not finite.
         """
-        if isinstance(source, Path):
-            source = str(source)
-        if isinstance(source, str) and Path(source).is_dir():
-            _check_folder(source, hparams_file)
-            # Files that lie in savedir are taken from there as they are, in
-            # all versions of SpeechBrain.
-            kwargs.setdefault("savedir", source)
-        try:
-            return super().from_hparams(source, hparams_file, **kwargs)
-        except (OSError, ValueError) as error:
-            if not isinstance(source, str) or Path(source).is_dir():
-                raise
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise UserError(
-                f"source={source!r} is not a folder, seen from {Path.cwd()}, "
-                f"and could not be loaded from elsewhere ({reason[0]})"
-            ) from error
+        fetching = {key: kwargs.pop(key) for key in FETCH_OPTIONS & {*kwargs}}
+        hparams = load_separator(
+            source,
+            hparams_file,
+            cls.MODULES_NEEDED,
+            cls.HPARAMS_NEEDED,
+            trust,
+            overrides,
+            overrides_must_match,
+            **fetching,
+        )
+        return cls(hparams["modules"], hparams, **kwargs)
 
     @torch.no_grad()
     def separate_batch(
@@ -131,12 +162,15 @@ class AttractorSeparation(Pretrained):
     ) -> Tensor:
         """Separates a batch of mixtures.
 
+        Weights in half precision save memory, not time: they are computed with
+        in float32. ``torch.autocast`` saves time.
+
         Arguments
         ---------
         mix : torch.Tensor
             Mixtures [B, L] at the sample rate of the model.
         num_spks : int
-            Number of talkers K, at least 1; that of the model by default.
+            Number of talkers K, 1 to 100; that of the model by default.
         lengths : torch.Tensor
             Relative lengths [B] in (0, 1] of the mixtures, as SpeechBrain's
             padded batches have them; all of full length by default.
@@ -151,33 +185,44 @@ class AttractorSeparation(Pretrained):
         ------
         UserError
             If a mixture is no float tensor of that shape, is shorter than the
-            window of the encoder or has samples that are not finite, or
-            num_spks is no integer from 1 to the number of time-frequency bins
-            of a mixture.
+            window of the encoder or has samples that are not finite, if its
+            sources would have such, or num_spks is no integer from 1 to the
+            number of time-frequency bins of a mixture.
         """
-        encoder = self.mods.encoder
         _check_shape(mix)
+        modules = _without_half_precision(self.eval().mods)
+        encoder = modules.encoder
         # Not to self.device, which does not follow separator.to(...).
         mix = mix.to(next(chain(encoder.parameters(), encoder.buffers())))
         num_samples = _absolute_lengths(lengths, mix)
         padding = ~valid_mask(num_samples, mix.shape[1])
         mix = mix.masked_fill(padding, 0.0)
+        peaks = mix.abs().amax(1, keepdim=True)  # [B, 1]
         _check_samples(
-            mix, num_samples, encoder.window_length, self.hparams.sample_rate
+            peaks, num_samples, encoder.window_length, self.hparams.sample_rate
         )
-        self.eval()
+        # Energies of others cannot be told from 0, or from infinity.
+        usual = (peaks == 0) | (peaks > FAINTEST) & (peaks < LOUDEST)
+        levels = torch.where(usual, torch.ones_like(peaks), peaks)
         estimates = separate(
             encoder,
-            self.mods.masknet,
-            self.mods.decoder,
-            mix,
+            modules.masknet,
+            modules.decoder,
+            mix / levels,
             self.hparams.num_spks if num_spks is None else num_spks,
             num_samples,
         ).estimates
+        estimates = estimates * levels.unsqueeze(2)
+        bad = ~estimates.isfinite().all(2).all(1)
+        if bad.any():
+            raise UserError(
+                f"the sources of {_name(bad)} have NaN or infinite samples: "
+                "the weights of the separator are damaged, or it is too loud"
+            )
         return estimates.masked_fill(padding.unsqueeze(2), 0.0)
 
     def separate_file(
-        self, path: str | Path, num_spks: int | None = None
+        self, path: str | bytes | Path, num_spks: int | None = None
     ) -> Tensor:
         """Separates a recording of any sample rate and number of channels.
 
@@ -186,10 +231,10 @@ class AttractorSeparation(Pretrained):
 
         Arguments
         ---------
-        path : str or pathlib.Path
+        path : str, bytes or pathlib.Path
             Local file, WAV, FLAC or whatever else libsndfile reads.
         num_spks : int
-            Number of talkers K, at least 1; that of the model by default.
+            Number of talkers K, 1 to 100; that of the model by default.
 
         Returns
         -------
@@ -200,19 +245,21 @@ class AttractorSeparation(Pretrained):
         Raises
         ------
         UserError
-            If the file cannot be used, or as :meth:`separate_batch`; it names
-            the file.
+            If the file cannot be used, its channels cancel each other, or as
+            :meth:`separate_batch`; it names the file.
         """
+        source = as_path(path)
+        name = name_path(os.fsdecode(path))  # a Path makes one slash of two
         try:
-            signal, sample_rate = read_recording(path)
+            signal, sample_rate = read_recording(source)
             if _is_clipped(signal):
                 logger.warning(
-                    f"{path} is clipped (runs of samples at full scale): "
+                    f"{name} is clipped (runs of samples at full scale): "
                     "expect a worse separation there, or record it again at a "
                     "lower level"
                 )
             mixture = resample(
-                signal.mean(axis=1), sample_rate, self.hparams.sample_rate
+                _downmix(signal), sample_rate, self.hparams.sample_rate
             )
             return self.separate_batch(
                 torch.from_numpy(mixture).float().unsqueeze(0), num_spks
@@ -222,7 +269,7 @@ class AttractorSeparation(Pretrained):
             if isinstance(error, UnusableSource):
                 remedy = REMEDIES.get(error.remedy, error.remedy)
                 reason = f"{error.reason} ({remedy})"
-            raise UserError(f"cannot separate {path}: {reason}") from error
+            raise UserError(f"cannot separate {name}: {reason}") from error
 
     def forward(
         self,
@@ -234,16 +281,11 @@ class AttractorSeparation(Pretrained):
         return self.separate_batch(mix, num_spks, lengths)
 
 
-def _check_folder(folder: str, hparams_file: str) -> None:
-    """Refuses a folder without a separator, before anything in it is run."""
-    path = Path(folder, hparams_file)
-    expected = "expected the folder 'pretrained' that train.py writes"
-    if not path.is_file():
-        raise UserError(f"{folder} holds no {hparams_file}: {expected}")
-    # The hyperparameters of a training have the same name.
-    lines = path.read_text(encoding="utf-8").splitlines()
-    if not any(line.startswith("pretrainer:") for line in lines):
-        raise UserError(f"{path} has no key 'pretrainer': {expected}")
+def _without_half_precision(modules: nn.Module) -> Any:
+    """Modules in float32 or more: not all that they do exists in less."""
+    if all(weights.dtype.itemsize >= 4 for weights in modules.parameters()):
+        return modules
+    return copy.deepcopy(modules).float()
 
 
 def _check_shape(mix: object) -> None:
@@ -275,10 +317,10 @@ def _absolute_lengths(lengths: Tensor | None, mix: Tensor) -> Tensor:
 
 
 def _check_samples(
-    mix: Tensor, num_samples: Tensor, window: int, sample_rate: int
+    peaks: Tensor, num_samples: Tensor, window: int, sample_rate: int
 ) -> None:
     """Refuses mixtures shorter than a window, or with samples not finite."""
-    short, bad = num_samples < window, ~mix.isfinite().all(dim=1)
+    short, bad = num_samples < window, ~peaks.isfinite().squeeze(1)
     if short.any():
         count = int(num_samples[short][0])
         raise UserError(
@@ -296,6 +338,26 @@ def _name(chosen: Tensor) -> str:
     if len(chosen) == 1:
         return "the mixture"
     return f"item {int(chosen.nonzero()[0])} of the batch"
+
+
+def _downmix(signal: np.ndarray) -> np.ndarray:
+    """Mean of the channels of a signal [time, channels]: [time]."""
+    mixture = signal.mean(axis=1)
+    channels = signal.shape[1]
+    if channels == 1:
+        return mixture
+    with np.errstate(over="ignore", invalid="ignore"):
+        power = signal.var(axis=0).mean()
+        least = CANCELLED * power / channels
+        # Constants vary by rounding alone.
+        rounding = ROUNDING * np.square(signal).mean()
+        if power > rounding and mixture.var() < least:
+            raise UserError(
+                f"its {channels} channels cancel each other when they are "
+                "averaged, some have the opposite sign of others: give one "
+                "channel, or turn their signs"
+            )
+    return mixture
 
 
 def _is_clipped(signal: np.ndarray) -> bool:

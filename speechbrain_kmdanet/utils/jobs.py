@@ -1,8 +1,11 @@
-"""Work shared out over processes, and files that are whole or not there."""
+"""Processes that share work, signals that end it, and files that are whole."""
 
+import atexit
+import hashlib
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import (
     BrokenExecutor,
@@ -10,22 +13,28 @@ from concurrent.futures import (
     ProcessPoolExecutor,
     ThreadPoolExecutor,
 )
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.errors import UserError, stop
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-# Ctrl-C is for the main process: the others finish what they are at.
-IGNORE_INTERRUPTS: dict[str, Any] = {
-    "initializer": signal.signal,
-    "initargs": (signal.SIGINT, signal.SIG_IGN),
-}
+LOCK = ".lock"
+# What a killed process leaves behind, as workers of its data loaders, may hold
+# a lock for some seconds.
+LOCK_SECONDS = 7.0
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C is for the main process: this one finishes what it is at."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def parallel(
@@ -84,7 +93,7 @@ def parallel(
     pool: Executor = (
         ThreadPoolExecutor(workers)
         if threads
-        else ProcessPoolExecutor(workers, **IGNORE_INTERRUPTS)
+        else ProcessPoolExecutor(workers, initializer=_leave_interrupts)
     )
     try:
         return list(bar(pool.map(function, tasks, chunksize=chunk)))
@@ -130,8 +139,118 @@ def in_new_process(
     context = multiprocessing.get_context(method)
     if method == "forkserver":
         context.set_forkserver_preload(list(preload))
-    with ProcessPoolExecutor(1, context, **IGNORE_INTERRUPTS) as process:
+    with ProcessPoolExecutor(1, context, _leave_interrupts) as process:
         return process.submit(function, *arguments).result()
+
+
+def leave_signals() -> Callable[[int], None]:
+    """What workers of a data loader have to do first, its worker_init_fn.
+
+    A signal often goes to all processes of a group, and a loader that misses a
+    worker fails. These go on until this process, their main one, has ended or
+    does not need them any more.
+
+    Returns
+    -------
+    callable
+        A function of the number of the worker, that can be pickled.
+    """
+    ending = multiprocessing.RawValue("b", 0)
+    # Before multiprocessing ends the workers, which is done by SIGTERM.
+    atexit.register(setattr, ending, "value", 1)
+    return partial(_wait_for_main, ending)
+
+
+def _wait_for_main(ending: Any, worker: int) -> None:
+    """Has a worker take a signal as its end if the main process is ending."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(
+        signal.SIGTERM, lambda *_: os._exit(0) if ending.value else None
+    )
+
+
+@contextmanager
+def deferred_signals() -> Iterator[list[int]]:
+    """Has Ctrl-C and SIGTERM wait for a good moment; a second one does not.
+
+    Yields
+    ------
+    list of int
+        Numbers of the signals that came: whoever asks for these ends in an
+        orderly way, see :func:`~speechbrain_kmdanet.errors.stop`.
+
+    Example
+    -------
+    >>> with deferred_signals() as came:
+    ...     signal.raise_signal(signal.SIGTERM)
+    ...     print(came == [signal.SIGTERM])
+    True
+    """
+    came: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if came:
+            stop(number)
+        came.append(number)
+
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, note) or signal.SIG_DFL
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def only_process(folder: str | Path, remedy: str) -> Iterator[None]:
+    """Has one process at a time write into a folder.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder; made if it is missing, and removed if nothing is written.
+    remedy : str
+        What else the user can do, for the error.
+
+    Raises
+    ------
+    UserError
+        If another process is in it.
+
+    Example
+    -------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as parent:
+    ...     with only_process(Path(parent, "new"), "wait"):
+    ...         print(os.listdir(parent))
+    ...     os.listdir(parent)
+    ['new']
+    []
+    """
+    folder = Path(folder)
+    missing = [x for x in (folder, *folder.parents) if not x.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, timeout=LOCK_SECONDS)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(
+            f"another process is at work in {folder}: wait for its end, or "
+            f"{remedy}"
+        ) from error
+    try:
+        yield
+    finally:
+        with suppress(PermissionError):  # Windows removes no open file.
+            (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
+        for made in missing:
+            if made.is_dir() and not any(made.iterdir()):
+                made.rmdir()
 
 
 @contextmanager
@@ -166,3 +285,22 @@ def write_whole(path: str | Path) -> Iterator[Path]:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def digest(path: str | Path) -> str | None:
+    """SHA-256 of a file, as ``sha256sum`` prints it.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+
+    Returns
+    -------
+    str or None
+        64 hexadecimal digits; None if there is no such file.
+    """
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError:
+        return None

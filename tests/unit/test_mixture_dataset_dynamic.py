@@ -1,6 +1,8 @@
 """Tests of dynamic mixing: new mixtures in every epoch."""
 
 import csv
+import os
+import re
 
 import numpy as np
 import pytest
@@ -132,7 +134,7 @@ def test_another_rate_than_that_measured(corpus):
     "damage, reason",
     [
         (lambda path: path.write_text("no audio"), "Format not recognised"),
-        (lambda path: path.unlink(), "System error"),
+        (lambda path: path.unlink(), "missing"),
         (lambda path: soundfile.write(path, [0.5] * 9, RATE), ""),
         (
             lambda path: soundfile.write(path, [[0.0, 1.0]] * 9000, RATE),
@@ -230,6 +232,71 @@ def test_index_is_made_once(corpus, tmp_path):
         writer.writerows(rows)
     index_corpus(folder, index)
     assert read_index(index) == [{**found[0], "level": 0.125}, *found[1:]]
+
+
+def copy_corpus(folder, copy, gain):
+    """Recordings of the same names and lengths, of another level."""
+    for path in folder.glob("*/*.wav"):
+        signal, rate = soundfile.read(path)
+        target = copy / path.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(target, gain * signal, rate, "FLOAT")
+        time = path.stat().st_mtime_ns + 10**9
+        os.utime(target, ns=(time, time))
+
+
+def test_index_is_of_what_is_in_the_files(corpus, tmp_path):
+    folder, _ = corpus
+    index = tmp_path / "index.csv"
+    index_corpus(folder, index, workers=1)
+    first = [row["level"] for row in read_index(index)]
+    # Another corpus, then one of its recordings changed
+    other = tmp_path / "other"
+    copy_corpus(folder, other, 0.1)
+    index_corpus(other, index, workers=1)
+    second = [row["level"] for row in read_index(index)]
+    assert second == pytest.approx([0.01 * x for x in first], rel=1e-2)
+    path = other / "a" / "0.wav"
+    soundfile.write(path, 0.5 * soundfile.read(path)[0], RATE, "FLOAT")
+    index_corpus(other, index, workers=1)
+    third = [row["level"] for row in read_index(index)]
+    assert third[0] == pytest.approx(0.25 * second[0], rel=1e-2)
+    assert third[1:] == second[1:]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: "",
+        lambda text: text[: len(text) // 2],
+        lambda text: text.replace("modified", "changed"),
+        lambda text: text.replace("/", "\0/", 1),
+        lambda text: text.replace(",0.", ",x"),
+        lambda text: re.sub(",[0-9]+$", ",", text, flags=re.M),
+    ],
+)
+def test_a_damaged_index_is_made_again(corpus, tmp_path, damage):
+    index = tmp_path / "index.csv"
+    index_corpus(corpus[0], index, workers=1)
+    text = index.read_text()
+    index.write_text(damage(text))
+    index_corpus(corpus[0], index, workers=1)
+    assert index.read_text() == text
+
+
+def test_decoded_speech_that_was_cut_is_decoded_again(tmp_path):
+    for name, frequency in zip("ab", (500, 900)):
+        write_talker(tmp_path / "corpus", name, ".opus", frequency, 1.0)
+    index = tmp_path / "index.csv"
+    index_corpus(tmp_path / "corpus", index, workers=1)
+    decoded = index.with_suffix(".pcm")
+    whole = decoded.read_bytes()
+    decoded.write_bytes(whole[:-2])
+    index_corpus(tmp_path / "corpus", index, workers=1)
+    assert decoded.read_bytes() == whole
+    decoded.unlink()
+    index_corpus(tmp_path / "corpus", index, workers=1)
+    assert decoded.read_bytes() == whole
 
 
 def test_index_names_what_is_unusable(tmp_path):

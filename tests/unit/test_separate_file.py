@@ -1,6 +1,8 @@
 """Tests of separating recordings of any format."""
 
+import copy
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import soundfile
 import torch
 from scipy.signal import resample_poly
 
+from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.inference.separation import AttractorSeparation
 from speechbrain_kmdanet.lobes.models.danet import DANet
 from speechbrain_kmdanet.lobes.models.embedding import EmbeddingNet
@@ -114,6 +117,86 @@ def test_clipped_file_warns(separate, caplog, subtype):
     assert warnings[0].startswith("audio/loud.wav is clipped")
 
 
+def independent(count):
+    """That many channels [time, count] of their own."""
+    return 0.1 * np.random.default_rng(1).standard_normal((800, count))
+
+
+@pytest.mark.parametrize(
+    "channels",
+    [
+        [1, -1],
+        [1, -0.7],
+        [0.2, 0.2, -0.4],
+        [1, -1, 1, -1],
+    ],
+)
+@pytest.mark.parametrize("offset", [0.0, 0.05])
+def test_channels_that_cancel_are_refused(separate, channels, offset):
+    signal = stereo(800)[:, :1] * channels + offset
+    soundfile.write("audio/x.wav", signal, 8000, "FLOAT")
+    count = len(channels)
+    message = f"^cannot separate audio/x.wav: its {count} channels cancel each"
+    with pytest.raises(UserError, match=message):
+        separate("x.wav")
+
+
+@pytest.mark.parametrize(
+    "signal",
+    [
+        stereo(800),
+        stereo(800)[:, :1] * [1, 1],
+        stereo(800)[:, :1] * [1, 0],
+        stereo(800)[:, :1] * [1, -0.3],
+        independent(2),
+        independent(16),
+        np.ones((800, 2)) * [0.3, -0.1],
+        np.zeros((800, 2)),
+    ],
+    ids=str,
+)
+def test_other_channels_are_averaged(separate, signal):
+    soundfile.write("audio/x.wav", signal, 8000, "FLOAT")
+    mixture = torch.from_numpy(signal.mean(1)).float()
+    torch.testing.assert_close(
+        separate("x.wav").sum(2)[0], mixture, rtol=0, atol=1e-5
+    )
+
+
+def test_more_talkers_than_memory_is_for(separate):
+    soundfile.write("audio/long.wav", stereo(80000), 8000)
+    with pytest.raises(UserError, match="num_spks=20000 .* at most 100 are"):
+        separate("long.wav", 20000)
+    assert separate("long.wav", 3).shape == (1, 80000, 3)
+
+
+@pytest.mark.parametrize("given_as", [str, Path, os.fsencode])
+def test_paths_of_any_type(separator, tmp_path, given_as):
+    soundfile.write(tmp_path / "x.wav", stereo(800), 8000)
+    path = given_as(tmp_path / "x.wav")
+    assert separator.separate_file(path).shape == (1, 800, 2)
+
+
+@pytest.mark.parametrize("path", ["", None, 3, np.zeros(800), torch.ones(9)])
+def test_what_is_no_path(separator, path):
+    with pytest.raises(UserError, match="path must be .* got .*to a file"):
+        separator.separate_file(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(separator, dtype):
+    mix = torch.from_numpy(stereo(1600)[:, :1].T).float()
+    half = copy.deepcopy(separator).to(dtype)
+    for given in (mix, mix.to(dtype)):
+        sources = half.separate_batch(given)
+        assert sources.dtype == torch.float32
+        torch.testing.assert_close(sources.sum(2), given.float())
+    # As the same rounded weights in float32.
+    rounded = copy.deepcopy(half).float()
+    assert torch.equal(half.separate_batch(mix), rounded.separate_batch(mix))
+    assert {weights.dtype for weights in half.parameters()} == {dtype}
+
+
 def write_bad_files(folder):
     """Writes files that cannot be separated; returns what is said of each."""
     good = stereo(1000)
@@ -135,6 +218,7 @@ def write_bad_files(folder):
     (folder / "wsj.wv1").write_bytes(whole)
     (folder / "folder.wav").mkdir()
     again = r"\(record, copy or convert the file again\)"
+    no_audio = "again: it is damaged, cut short or no audio"
     return {
         "cut.wav": f"truncated, 1000 bytes missing {again}",
         "nan.wav": f"has NaN or infinite samples {again}",
@@ -143,12 +227,12 @@ def write_bad_files(folder):
         "two.wav": r"has 2 samples \(0.25 ms at 8000 Hz\), at least 128",
         "short.wav": r"has 100 samples \(12.5 ms at 8000 Hz\), at least 128",
         "many.wav": "num_spks=5000 talkers .* ask for fewer talkers",
-        "empty.wav": f"unreadable: .* {again}",
-        "text.wav": f"unreadable: .* {again}",
-        "head.raw": f"unreadable: .* {again}",
+        "empty.wav": f"unreadable: .* {no_audio}",
+        "text.wav": f"unreadable: .* {no_audio}",
+        "head.raw": f"unreadable: .* {no_audio}",
         "timit.wav": r"a SPHERE file \(convert SPHERE files to WAV",
         "wsj.wav": r"missing, only wsj.wv1 is there \(convert SPHERE",
-        "folder.wav": r"missing \(check the path",
+        "folder.wav": r"a folder, no file \(check the path",
         "missing.wav": r"missing \(check the path; only local files",
         "http://host/mix.wav": r"missing \(.* download others first\)",
     }

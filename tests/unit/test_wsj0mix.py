@@ -1,6 +1,8 @@
 """Tests of building mixtures from lists."""
 
 import math
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from speechbrain_kmdanet.dataio.active_level import active_speech_level
 from speechbrain_kmdanet.dataio.mixing import mix_sources
 from speechbrain_kmdanet.dataio.wsj0mix import build_mixtures, mixture_folder
 from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.utils import jobs
 
 LISTS = {
     "mix_2_spk_tr.txt": "a/x.wav 1.25 b/y.wav -1.25\nb/y.wav 0 c/z.wav -0.0\n",
@@ -57,7 +60,13 @@ def read(folder, name, num_spks=2):
 
 
 def written_files(corpus):
-    return sorted(p for p in (corpus / "out").rglob("*") if p.is_file())
+    """The mixtures, without what is said about them."""
+    return sorted((corpus / "out").rglob("*.wav"))
+
+
+def all_files(folder):
+    """Bytes by path of everything in a folder."""
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def test_follows_the_original_script(corpus):
@@ -147,6 +156,110 @@ def test_resumes(corpus):
     (corpus / f"out/2speakers/wav8k/min/tr/s2/{NAMES[1]}.wav").unlink()
     assert build(corpus) == (1, 1)
     assert contents == {p: p.read_bytes() for p in written_files(corpus)}
+
+
+def invert(path):
+    """Changes a recording, but not its size nor the time of its change."""
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    signal, rate = soundfile.read(path)
+    soundfile.write(path, -signal, rate)
+    os.utime(path, ns=times)
+
+
+def test_a_file_that_is_not_whole_is_no_mixture(corpus):
+    build(corpus)
+    whole = all_files(corpus / "out")
+    for part, size in (("mix", 7), ("s1", 44), ("s2", 1001), ("s1", 0)):
+        path = corpus / f"out/2speakers/wav8k/min/tr/{part}/{NAMES[0]}.wav"
+        path.write_bytes(path.read_bytes()[:size])
+        assert build(corpus) == (1, 1)
+        assert all_files(corpus / "out") == whole
+    # All parts alike
+    for path in (corpus / "out").rglob(f"{NAMES[0]}.wav"):
+        path.write_bytes(path.read_bytes()[:44])
+    assert build(corpus) == (1, 1)
+    assert all_files(corpus / "out") == whole
+
+
+def test_mixtures_of_changed_recordings_are_built_again(corpus):
+    build(corpus, modes=("min", "max"))
+    first = all_files(corpus / "out")
+    invert(corpus / "corpus/a/x.wav")
+    # One of two mixtures has this recording, in both modes.
+    assert build(corpus, modes=("min", "max")) == (2, 2)
+    changed = {
+        p.stem for p, x in all_files(corpus / "out").items() if first[p] != x
+    }
+    assert changed == {NAMES[0], "built_from"}
+    # A copy of them is no change.
+    (corpus / "corpus").rename(corpus / "moved")
+    shutil.copytree(
+        corpus / "moved", corpus / "corpus", copy_function=shutil.copy
+    )
+    assert build(corpus, modes=("min", "max")) == (0, 4)
+
+
+def test_another_noise_is_another_mixture(corpus):
+    for name in ("one", "other"):
+        (corpus / name).mkdir()
+        hiss = np.random.default_rng(len(name)).normal(0, 0.1, 4000)
+        soundfile.write(corpus / name / "hiss.wav", hiss, 16000)
+    assert build(corpus, noise_folder=corpus / "one") == (2, 0)
+    assert build(corpus, noise_folder=corpus / "one") == (0, 2)
+    assert build(corpus, noise_folder=corpus / "one", noise_snr=5.0) == (2, 0)
+    assert build(corpus, noise_folder=corpus / "other", noise_snr=5.0) == (2, 0)
+    assert build(corpus) == (2, 0)
+
+
+def test_mixtures_of_an_earlier_list_are_removed(corpus):
+    build(corpus)
+    path = corpus / "mix_2_spk_tr.txt"
+    path.write_text("b/y.wav 0 c/z.wav -0.0\na/x.wav 2 c/z.wav -2\n")
+    assert build(corpus) == (1, 1)
+    names = {path.stem for path in written_files(corpus)}
+    assert names == {NAMES[1], "x_2_z_-2"}
+    assert len(written_files(corpus)) == 6
+    # Other splits have folders of their own.
+    build(corpus, splits=("cv",))
+    assert len(written_files(corpus)) == 9
+
+
+@pytest.mark.parametrize("record", ["kept", "lost", "damaged"])
+def test_mixtures_from_elsewhere_stay_and_are_refused(corpus, record):
+    build(corpus)
+    folder = corpus / "out/2speakers/wav8k/min/tr"
+    if record == "lost":
+        (folder / "built_from.json").unlink()
+    elif record == "damaged":
+        (folder / "built_from.json").write_text('{"x_1.25')
+    shutil.copy(folder / f"mix/{NAMES[0]}.wav", folder / "mix/mine.wav")
+    before = all_files(corpus / "out")
+    with pytest.raises(UserError, match="1 mixtures that are in no .*mine.wav"):
+        build(corpus)
+    assert all_files(corpus / "out") == before
+    # Of the others, nobody knows what they were built from.
+    (folder / "mix/mine.wav").unlink()
+    assert build(corpus) == ((0, 2) if record == "kept" else (2, 0))
+    assert len(written_files(corpus)) == 6
+
+
+def test_what_else_is_in_the_folder_stays(corpus):
+    build(corpus)
+    folder = corpus / "out/2speakers/wav8k/min/tr"
+    (folder / "noise").mkdir()
+    other = folder / "noise" / f"{NAMES[0]}.wav"
+    other.write_text("not ours")
+    invert(corpus / "corpus/a/x.wav")
+    assert build(corpus) == (1, 1)
+    assert other.read_text() == "not ours"
+
+
+def test_two_runs_in_one_folder_are_refused(corpus, monkeypatch):
+    monkeypatch.setattr(jobs, "LOCK_SECONDS", 0.0)
+    with jobs.only_process(corpus / "out", "wait"):
+        with pytest.raises(UserError, match="another process is at work in"):
+            build(corpus)
+    assert build(corpus) == (2, 0)
 
 
 def test_workers_write_the_same_files(corpus):

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from speechbrain_kmdanet.errors import UserError
 
+MOST_TALKERS = 100  # a mask of the whole mixture each, beside its waveform
+
 
 class Masker(nn.Module):
     """What all maskers have in common.
@@ -135,7 +137,7 @@ def _integer(num_spks: object) -> int:
 def _check_bins(
     num_spks: int, spectrum: Tensor, num_frames: Tensor | None
 ) -> None:
-    """Refuses more talkers than time-frequency bins of an item."""
+    """Refuses more talkers than bins of an item, or than memory is for."""
     batch, num_bins, max_frames = spectrum.shape
     frames = [max_frames] if num_frames is None else num_frames.tolist()
     for item, bins in enumerate(num_bins * count for count in frames):
@@ -146,6 +148,12 @@ def _check_bins(
                 f"{bins} time-frequency bins of {which}: ask for fewer talkers "
                 "or give a longer mixture"
             )
+    if num_spks > MOST_TALKERS:
+        raise UserError(
+            f"num_spks={num_spks} talkers need as many masks and waveforms, "
+            f"which would fill the memory: at most {MOST_TALKERS} are "
+            "separated, ask for fewer talkers"
+        )
 
 
 def check_active_bins(weights: Tensor, num_spks: int) -> None:
