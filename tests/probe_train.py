@@ -1,44 +1,84 @@
 """Runs train.py with a probe inside, in a process that has it in its path.
 
-    probe_train.py kill STEP ARGUMENTS
+    probe_train.py kill SIGNAL:WHEN ARGUMENTS
     probe_train.py record FOLDER ARGUMENTS [--then MORE_ARGUMENTS]...
+    probe_train.py gradients FOLDER ARGUMENTS [--then MORE_ARGUMENTS]...
 
-`kill` ends the process, and those of its loaders, without warning after a
-step. `record` writes which mixtures each process is trained on, and its weights
-after each epoch; what follows `--then` makes another training in the same
-processes.
+`kill` sends a signal to the process and those of its loaders: after a step
+(its number), in the validation of the second epoch ("valid"), or while a
+checkpoint in it is written ("save"). `record` writes which mixtures each
+process is trained on, and its weights after each epoch; what follows `--then`
+makes another training in the same processes. `gradients` writes those of each
+step, before they are clipped, and the state after it.
 """
 
 import os
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import speechbrain as sb
 import torch
 import train
 
+from speechbrain_kmdanet.utils import checkpointing
+from speechbrain_kmdanet.utils.processes import process_group
+
 
 class Killer:
-    """Ends the process after the step that `value` says."""
+    """Sends the group of processes the signal that `value` says, when it says.
+
+    The signal goes to all of them, as Ctrl-C and schedulers send it.
+    """
 
     value = None
+    killed = False
+
+    def kill(self, when):
+        name, moment = self.value.split(":")
+        if str(when) == moment and not self.killed:
+            self.killed = True
+            os.killpg(0, signal.Signals[name])
 
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
         super().on_fit_batch_end(batch, outputs, loss, should_step)
-        if self.optimizer_step == int(self.value):
-            os.killpg(0, signal.SIGKILL)
+        if should_step:
+            self.kill(self.optimizer_step)
+
+    def evaluate_batch(self, batch, stage):
+        result = super().evaluate_batch(batch, stage)
+        if stage == sb.Stage.VALID and self.hparams.epoch_counter.current == 2:
+            self.kill("valid")
+        return result
+
+    def _save_intra_epoch_ckpt(self):
+        if self.hparams.epoch_counter.current == 2 and not self.killed:
+            write = checkpointing.write_tensors
+
+            def write_half(tensors, path):
+                write(tensors, path)
+                os.truncate(path, path.stat().st_size // 2)
+                self.kill("save")
+                write(tensors, path)
+
+            checkpointing.write_tensors = write_half
+        super()._save_intra_epoch_ckpt()
 
 
-class Recorder:
-    """Writes ids and weights of this process into the folder `value`."""
+class Writer:
+    """Writes what each process does into the folder `value`."""
 
     value = None
 
     def path(self, suffix):
         folder = Path(self.value, Path(self.hparams.output_folder).name)
         folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"rank{os.environ['RANK']}.{suffix}"
+        return folder / f"rank{os.environ.get('RANK', 0)}.{suffix}"
+
+
+class Recorder(Writer):
+    """Writes ids, and the weights after each epoch."""
 
     def compute_forward(self, batch, stage):
         suffix = "ids" if stage == sb.Stage.TRAIN else f"{stage.name}.ids"
@@ -53,9 +93,24 @@ class Recorder:
         super().on_stage_end(stage, stage_loss, epoch)
 
 
+class Gradients(Writer):
+    """Writes the gradients of each step, and the state after it."""
+
+    def optimizers_step(self):
+        masknet = self.hparams.masknet
+        gradients = {
+            name: parameter.grad
+            for name, parameter in masknet.named_parameters()
+            if parameter.grad is not None
+        }
+        path = self.path(f"step{self.optimizer_step}")
+        torch.save((gradients, masknet.state_dict()), path)
+        super().optimizers_step()
+
+
 def main(probe, value, *arguments):
     sb.utils.logger.get_environment_description = str
-    mixin = {"kill": Killer, "record": Recorder}[probe]
+    mixin = {"kill": Killer, "record": Recorder, "gradients": Gradients}[probe]
     bases = mixin, train.Separator
     train.Separator = type(mixin.__name__, bases, {"value": value})
     runs = [[]]
@@ -64,12 +119,13 @@ def main(probe, value, *arguments):
             runs.append([])
         else:
             runs[-1].append(argument)
-    for run in runs:
-        status = train.main(run)
-        if status:
-            return status
-        # The group of processes stays for the next run.
-        sb.utils.distributed.ddp_init_group = lambda run_opts: None
+    with process_group({"distributed_backend": "gloo"}):
+        # One for all runs: there is one beginning for torchrun.
+        train.process_group = nullcontext
+        for run in runs:
+            status = train.main(run)
+            if status:
+                return status
     return 0
 
 

@@ -307,7 +307,6 @@ def build_mixtures(
             "corpus_folder: expected the folder of the recordings, but "
             f"{corpus_folder} is no folder"
         )
-
     sounds = _list_sounds(noise_folder) if noise_folder else []
     recordings: dict[str, Any] = dict(
         corpus_folder=corpus_folder, sounds=sounds, noise_snr=noise_snr

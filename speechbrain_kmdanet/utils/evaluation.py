@@ -3,6 +3,11 @@
 SI-SDR is computed in float64 over the true length of each utterance, with the
 permutation of highest SI-SDR; SDR is that of mir_eval (BSS Eval v3) with the
 same permutation. "Improvement" is the gain over the unprocessed mixture.
+
+No special case decides a mean. Scores are from −80 to 80 dB, and an estimate
+that is silent or not finite has the least. References without sound have no
+score. A mixture of one talker alone has no improvement: what is separated
+already can only be made worse. All of these are counted.
 """
 
 import csv
@@ -18,6 +23,7 @@ import torch
 from torch import Tensor
 
 from speechbrain_kmdanet.nnet.loss.separation import (
+    LIMIT,
     best_permutation,
     pairwise_si_sdr,
     permute_sources,
@@ -27,8 +33,14 @@ from speechbrain_kmdanet.utils.jobs import write_whole
 
 # Quantile of the normal distribution for intervals of 95 %.
 Z_95 = 1.959964
-# What a row holds beside scores.
-ABOUT = "id", "num_spks", "silent_sources"
+# What a row counts beside scores, and what the line of a report calls it.
+COUNTED = {
+    "silent_sources": "silent references",
+    "failed_estimates": "failed estimates",
+}
+ABOUT = "id", "num_spks", *COUNTED
+# dB: a mixture that is a source up to the rounding of its samples.
+SEPARATED = 50.0
 
 
 def gather(value: Any) -> list[Any]:
@@ -65,7 +77,8 @@ def evaluate_utterance(
 ) -> tuple[dict[str, Any], Tensor]:
     """Scores the separation of one mixture.
 
-    Sources that are silent have no SDR; they are left out of the means.
+    Sources that are silent, or only an offset, have no SDR; they are left out
+    of the means.
 
     Arguments
     ---------
@@ -82,10 +95,12 @@ def evaluate_utterance(
     -------
     scores : dict
         Means over the sources that are not silent of si_sdr and si_sdri, and
-        of sdr and sdri if asked for, in dB (NaN if all sources are silent),
-        and the numbers num_spks of sources and silent_sources.
+        of sdr and sdri if asked for, in dB (NaN if all sources are silent;
+        improvements also if the mixture is one source alone, or silent), and
+        the numbers num_spks of sources, silent_sources and failed_estimates.
     ordered : torch.Tensor
-        Estimates in the order of the sources [L, K].
+        Estimates in the order of the sources [L, K]; zeros for those that are
+        not finite.
 
     Example
     -------
@@ -99,44 +114,60 @@ def evaluate_utterance(
         x.detach().cpu().double().unsqueeze(0)
         for x in (mixture, sources, estimates)
     )
-    active = sources.square().sum(1) > 0
+    broken = ~estimates.isfinite().all(1)  # [1, K]
+    estimates = estimates.masked_fill(broken.unsqueeze(1), 0.0)
+    active = _has_sound(sources)  # [1, K]
     pairwise = pairwise_si_sdr(estimates, sources)
     permutation = best_permutation(-pairwise * active.unsqueeze(2))
     ordered = permute_sources(estimates, permutation, dim=2)
     unprocessed = mixture.unsqueeze(2).expand_as(sources)
+    failed = active & ~_has_sound(ordered) | broken.gather(1, permutation)
 
     keep = active[0]
     count, num_spks = int(keep.sum()), len(keep)
+    mixed = si_sdr(unprocessed, sources)[0, keep] < SEPARATED
+    improves = bool(mixed.any() and _has_sound(unprocessed).all())
     measures: dict[str, Callable[[Tensor], Any]] = {
         "si_sdr": lambda x: si_sdr(x, sources)[0, keep]
     }
     if compute_sdr:
-        reference = sources[0, :, keep].T.numpy()
-        measures["sdr"] = lambda x: _sdr(reference, x[0, :, keep].T.numpy())
+        measures["sdr"] = lambda x: _sdr(sources[:, :, keep], x[:, :, keep])
     scores: dict[str, Any] = {
         "num_spks": num_spks,
         "silent_sources": num_spks - count,
+        "failed_estimates": int(failed.sum()),
     }
     for name, measure in measures.items():
         value = improvement = math.nan
         if count:
             value = float(measure(ordered).mean())
+        if improves:
             improvement = value - float(measure(unprocessed).mean())
         scores |= {name: value, f"{name}i": improvement}
     return scores, ordered[0].float()
 
 
-def _sdr(sources: np.ndarray, estimates: np.ndarray) -> np.ndarray:
-    """SDR of mir_eval [K] of sources and estimates [K, L]."""
+def _has_sound(waveforms: Tensor) -> Tensor:
+    """Whether there is more than an offset in waveforms [B, L, K]; [B, K]."""
+    centred = waveforms - waveforms.mean(1, keepdim=True)
+    # What rounding leaves of an offset is less.
+    return centred.square().sum(1) > 1e-12 * waveforms.square().sum(1)
+
+
+def _sdr(sources: Tensor, estimates: Tensor) -> np.ndarray:
+    """SDR of mir_eval [K] of sources, none silent, and estimates [1, L, K]."""
     from mir_eval.separation import bss_eval_sources
 
-    if not np.abs(estimates).sum(1).all():
-        # mir_eval refuses silent estimates; they have no SDR.
-        return np.full(len(sources), np.nan)
+    # mir_eval refuses silent estimates. Each of the others has its own score.
+    scored = _has_sound(estimates)  # [1, K]
+    estimates = torch.where(scored.unsqueeze(1), estimates, sources)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        sdr, *_ = bss_eval_sources(sources, estimates, False)
-    return sdr
+        sdr, *_ = bss_eval_sources(
+            sources[0].T.numpy(), estimates[0].T.numpy(), False
+        )
+    sdr = np.where(scored[0].numpy(), sdr, -LIMIT)
+    return np.nan_to_num(sdr, nan=-LIMIT).clip(-LIMIT, LIMIT)
 
 
 class SeparationReport:
@@ -185,10 +216,11 @@ class SeparationReport:
         -------
         dict
             For each score a dict of mean and ci95 (half the width of the
-            interval), in dB, both None without utterances; the numbers of
-            utterances, of scored ones and of silent sources; num_spks, and,
-            if it is a list of several, such a dict for each of them in
-            by_num_spks, whose keys are strings.
+            interval), in dB, both None without utterances, and scored, the
+            number of utterances that have it; the numbers of utterances, of
+            silent sources and of failed estimates; num_spks, and, if it is a
+            list of several, such a dict for each of them in by_num_spks, whose
+            keys are strings.
         """
         groups: dict[int, list[dict[str, Any]]] = {}
         for row in self.rows:
@@ -237,7 +269,7 @@ def _summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Means with 95 % intervals, see :meth:`SeparationReport.summary`."""
     result: dict[str, Any] = {
         "utterances": len(rows),
-        "silent_sources": sum(row["silent_sources"] for row in rows),
+        **{name: sum(row.get(name, 0) for row in rows) for name in COUNTED},
     }
     for name in rows[0] if rows else ():
         if name in ABOUT:
@@ -261,4 +293,11 @@ def _describe(summary: dict[str, Any]) -> str:
         for name, value in summary.items()
         if isinstance(value, dict) and value.get("mean") is not None
     ]
-    return f"{', '.join(parts)} ({summary['utterances']} mixtures)"
+    notes = [f"{summary['utterances']} mixtures"]
+    unscored = summary["utterances"] - summary.get("si_sdri", {}).get(
+        "scored", summary["utterances"]
+    )
+    counts = {words: summary[name] for name, words in COUNTED.items()}
+    counts["without improvement"] = unscored
+    notes += [f"{words}: {count}" for words, count in counts.items() if count]
+    return f"{', '.join(parts)} ({'; '.join(notes)})"

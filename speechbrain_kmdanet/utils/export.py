@@ -3,18 +3,23 @@
 Also what a training starts from: the weights of such a folder, or a checkpoint.
 """
 
+import io
 import os
 import pickle
+import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ruamel.yaml
 import torch
 from ruamel.yaml.comments import CommentedMap
-from speechbrain.utils.checkpoints import Checkpoint
-from torch import nn
+from speechbrain.utils import checkpoints
+from speechbrain.utils.logger import get_logger
+from torch import Tensor, nn
 
 from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.utils.jobs import write_whole
@@ -24,14 +29,56 @@ from speechbrain_kmdanet.utils.yaml_layers import (
     write_settings,
 )
 
+logger = get_logger(__name__)
+
 ABOUT = "Separator for inference; load it with from_hparams."
 PRETRAINER = "!new:speechbrain.utils.parameter_transfer.Pretrainer"
 MISFIT = "Error(s) in loading state_dict"
+AS_TRAINED = "the model's options must be those of its training"
+ZIP = b"PK\x03\x04"  # how torch.save begins a file, since PyTorch 1.6
+SCRIPT = "constants.pkl"  # only TorchScript's files have it
+# What reading a file may end in that was damaged, or made to do damage.
+DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+# What DataParallel and torch.compile put in front of the names of weights.
+WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod)\.)+")
 
 
 def _weights_file(folder: str | Path, name: str) -> str:
     """Where SpeechBrain's Pretrainer expects the weights of a module."""
     return os.path.join(folder, f"{name}.ckpt")
+
+
+def write_tensors(tensors: Any, path: str | Path) -> None:
+    """Writes what ``torch.load`` reads, whole or not at all.
+
+    Arguments
+    ---------
+    tensors : object
+        Tensors in containers, as a state_dict.
+    path : str or pathlib.Path
+        The file.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written: of a full disk, ``torch.save`` itself makes a
+        RuntimeError that does not say so.
+    """
+    buffer = io.BytesIO()
+    torch.save(tensors, buffer)
+    with write_whole(path) as unfinished:
+        unfinished.write_bytes(buffer.getbuffer())
 
 
 def write_pretrained(
@@ -63,7 +110,7 @@ def write_pretrained(
     Raises
     ------
     UserError
-        If a key is missing.
+        If a key is missing, or a weight is not finite as it would be stored.
     """
     text = Path(resolved_hparams).read_text(encoding="utf-8")
     experiment = ruamel.yaml.YAML().load(text)
@@ -80,15 +127,20 @@ def write_pretrained(
     separator["pretrainer"] = CommentedMap({"loadables": loadables})
     tag = ruamel.yaml.Tag(suffix=PRETRAINER)
     separator["pretrainer"].yaml_set_ctag(tag)
-    os.makedirs(folder, exist_ok=True)
     for name, state in states.items():
-        state = {
-            key: value.half() if half and value.dim() > 1 else value
-            for key, value in state.items()
-        }
-        state = {key: value.cpu() for key, value in state.items()}
-        with write_whole(_weights_file(folder, name)) as unfinished:
-            torch.save(state, unfinished)
+        for key, value in state.items():
+            if half and value.dim() > 1:
+                value = value.half()
+            if not value.isfinite().all():
+                raise UserError(
+                    f"{key} of the {name} is not finite, nothing is written: "
+                    "lower lr, or set half_weights to False if its values are "
+                    "too large for half precision"
+                )
+            state[key] = value.cpu()
+    for name, state in states.items():
+        # A plain dict, as it has always been.
+        write_tensors(dict(state), _weights_file(folder, name))
     write_settings(separator, ABOUT, os.path.join(folder, "hyperparams.yaml"))
 
 
@@ -120,14 +172,99 @@ def load_weights(modules: Mapping[str, nn.Module], path: str | Path) -> None:
         )
     for name, file in files.items():
         try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-        except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            load_state(modules[name], file)
+        except UserError as error:
+            raise UserError(f"initial_weights: {error}") from error
+
+
+def load_state(module: nn.Module, path: str | Path) -> None:
+    """Loads the weights of a module from a file: all of them, or none counts.
+
+    The file cannot run anything. What DataParallel and torch.compile put in
+    front of the names is understood.
+
+    Arguments
+    ---------
+    module : nn.Module
+        The module.
+    path : str or pathlib.Path
+        File of its weights.
+
+    Raises
+    ------
+    OSError
+        If there is no such file.
+    UserError
+        If it is damaged or holds no weights, those of another module, or some
+        that are not finite.
+
+    Example
+    -------
+    >>> from tempfile import TemporaryDirectory
+    >>> trained, module = nn.Linear(1, 1), nn.Linear(1, 1)
+    >>> with TemporaryDirectory() as folder:
+    ...     file = os.path.join(folder, "module.ckpt")
+    ...     torch.save(trained.state_dict(), file)
+    ...     load_state(module, file)
+    >>> torch.equal(module.weight, trained.weight)
+    True
+    """
+    own = module.state_dict()
+    state = _read_state(path)
+    if state.keys() != own.keys():
+        bare = {WRAPPERS.sub("", name): value for name, value in state.items()}
+        # Of two of one name, none is known to be meant.
+        state = bare if len(bare) == len(state) else state
+    for name in own.keys() & state.keys():
+        kinds = own[name].dtype, state[name].dtype
+        if kinds[0].is_floating_point != kinds[1].is_floating_point:
             raise UserError(
-                f"initial_weights: {file} holds no weights; give a pretrained "
-                "folder, or the masknet.ckpt in it"
-            ) from error
-        with must_fit(f"initial_weights: {file}"):
-            modules[name].load_state_dict(state)
+                f"{path} does not fit the model ({name} is {kinds[1]}, "
+                f"expected {kinds[0]}): {AS_TRAINED}"
+            )
+    with must_fit(str(path)):
+        module.load_state_dict(state)
+    for name, value in module.state_dict().items():
+        if not value.isfinite().all():
+            raise UserError(
+                f"{path} has NaN or infinite weights ({name}): its training "
+                "diverged, take the weights of an earlier epoch"
+            )
+
+
+def _read_state(path: str | Path) -> dict[str, Tensor]:
+    """The tensors by name in a file; nothing in it is run."""
+    start, state = b"", None
+    # A pipe would be waited for.
+    if os.path.isfile(path) or not os.path.exists(path):
+        with open(path, "rb") as file:
+            start = file.read(len(ZIP))
+    try:
+        # PyTorch before 2.6 runs TorchScript in spite of weights_only. Which
+        # records it would take, only its own reader knows; which, though,
+        # compares no checksums.
+        if (
+            start == ZIP
+            and not zipfile.ZipFile(path).testzip()
+            and SCRIPT
+            not in torch._C.PyTorchFileReader(str(path)).get_all_records()
+        ):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except DAMAGE as error:
+        logger.debug(f"{path}: {error}")
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str)
+        and isinstance(value, Tensor)
+        and value.layout == torch.strided
+        for name, value in state.items()
+    ):
+        raise UserError(
+            f"{path} holds no weights, or is damaged: expected tensors by "
+            "name, as in the masknet.ckpt that train.py writes"
+        )
+    # New names of parts of SpeechBrain's, in versions that have any.
+    rename = getattr(checkpoints, "hook_on_loading_state_dict_checkpoint", dict)
+    return rename(dict(state))
 
 
 @contextmanager
@@ -150,24 +287,9 @@ def must_fit(what: str) -> Iterator[None]:
         text = str(error.args[0]) if error.args else ""
         if MISFIT not in text:
             raise
-        first = (text.splitlines() + [""])[1].strip().split(": ")[0]
+        # The second line has the first misfit, and its name.
+        line = (text.splitlines() + [""])[1].strip()
+        first = re.findall(r'^[^:]*(?:: "[^"]*")?', line)[0]
         raise UserError(
-            f"{what} does not fit the model ({first}): give the model's "
-            "options as in its training"
+            f"{what} does not fit the model ({first}): {AS_TRAINED}"
         ) from error
-
-
-def is_finished(checkpoint: Checkpoint) -> bool:
-    """Whether a checkpoint is complete: a killed run may leave a part of one.
-
-    Arguments
-    ---------
-    checkpoint : speechbrain.utils.checkpoints.Checkpoint
-        Checkpoint.
-
-    Returns
-    -------
-    bool
-        Whether its last file, the optimizer's, is complete.
-    """
-    return zipfile.is_zipfile(checkpoint.path / "optimizer.ckpt")

@@ -25,6 +25,7 @@ from speechbrain_kmdanet.nnet.loss.separation import (
 )
 from speechbrain_kmdanet.processing.bins import tiny
 from speechbrain_kmdanet.processing.stft import STFTEncoder
+from speechbrain_kmdanet.utils.jobs import write_whole
 
 # Range of the spectrograms below their maximum.
 SPECTROGRAM_DB = 60.0
@@ -74,7 +75,15 @@ def plot_training_curves(train_log: str | Path, path: str | Path) -> None:
     axes[1].set_ylabel("dB")
     for axis in axes:
         axis.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
+    _save(figure, path)
+
+
+def _save(
+    figure: Figure, path: str | Path, dpi: int = 110, **options: Any
+) -> None:
+    """Writes a picture, whole or not at all."""
+    with write_whole(path) as unfinished:
+        figure.savefig(unfinished, dpi=dpi, format="png", **options)
 
 
 def write_example(
@@ -115,7 +124,8 @@ def write_example(
     gain = min(1.0, 0.99 / peak) if peak > 0 else 1.0
     for name, signal in signals.items():
         samples = (gain * signal).numpy()
-        soundfile.write(folder / f"{name}.wav", samples, sample_rate)
+        with write_whole(folder / f"{name}.wav") as path:
+            soundfile.write(path, samples, sample_rate, format="WAV")
     path = folder / "spectrograms.png"
     plot_separation(mixture, sources, estimates, sample_rate, path, title)
 
@@ -161,7 +171,7 @@ def plot_separation(
     for axis in axes[-1]:
         axis.set_xlabel("s")
     figure.suptitle(title)
-    figure.savefig(path, dpi=110)
+    _save(figure, path)
 
 
 class EmbeddingView(NamedTuple):
@@ -328,7 +338,7 @@ def plot_embeddings(
     )
     axes.grid(alpha=0.3)
     axes.legend(loc="best", framealpha=0.9)
-    figure.savefig(path, dpi=120, bbox_inches="tight")
+    _save(figure, path, dpi=120, bbox_inches="tight")
 
 
 def _check_shapes(

@@ -1,5 +1,6 @@
 """What a user gets wrong is told in one line, with exit status 2."""
 
+import os
 import shutil
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from recipe_runs import RECIPE, command_line, run_python
 
 from speechbrain_kmdanet.dataio.corpus import index_corpus
+from speechbrain_kmdanet.utils import jobs
 
 SYSTEM = "kmeans_danet_spherical"
 
@@ -34,6 +36,33 @@ def refused(capsys, status):
     return errors[0].removeprefix("train.py: error: ")
 
 
+def contents(folder):
+    """Bytes, and times of change, of all that is in a folder."""
+    return {
+        path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes())
+        for path in (folder, *folder.rglob("*"))
+        if path.exists()
+    }
+
+
+@pytest.fixture
+def refuse(train, capsys):
+    """Has train.py refuse something, which changes nothing on the disk."""
+
+    def run(output, *flags, system=SYSTEM, **options):
+        before = contents(output)
+        status = train(system, output, *flags, **options)
+        message = refused(capsys, status)
+        after = contents(output)
+        # The folder itself was locked.
+        if output in before:
+            before[output] = after[output]
+        assert after == before
+        return message
+
+    return run
+
+
 def remove_source(folder):
     path = first(folder, "cv", "s2")
     path.unlink()
@@ -48,7 +77,7 @@ def remove_split(folder):
 def empty_split(folder):
     for path in (folder / "wav8k" / "min" / "tt" / "mix").glob("*.wav"):
         path.unlink()
-    return "there are no WAV files in"
+    return "there are no recordings in"
 
 
 def change_rate(folder):
@@ -89,10 +118,9 @@ def make_text(folder):
         make_text,
     ],
 )
-def test_damage_found_at_the_start(train, copy, tmp_path, capsys, damage):
+def test_damage_found_at_the_start(refuse, copy, tmp_path, damage):
     expected = damage(copy)
-    status = train(SYSTEM, tmp_path / "output", data_folder=copy)
-    assert expected in refused(capsys, status)
+    assert expected in refuse(tmp_path / "output", data_folder=copy)
 
 
 def put_nan(path):
@@ -151,11 +179,17 @@ def test_damage_found_in_training(train, copy, tmp_path, capsys):
     assert f"{path}: {expected}" in message
 
 
-def test_damage_after_the_levels_were_measured(train, data, tmp_path, capsys):
+@pytest.mark.parametrize("noticed", [True, False])
+def test_damage_after_the_levels_were_measured(
+    train, data, tmp_path, capsys, noticed
+):
     corpus = shutil.copytree(data.corpus, tmp_path / "corpus")
     index_corpus(corpus, tmp_path / "output" / "save" / "corpus.csv", 1)
     for path in corpus.glob("*/*.wav"):
-        path.write_text("This is no audio.")
+        state = path.stat()
+        path.write_bytes(b"This is no audio.".ljust(state.st_size))
+        if not noticed:
+            os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
     status = train(
         SYSTEM,
         tmp_path / "output",
@@ -164,8 +198,10 @@ def test_damage_after_the_levels_were_measured(train, data, tmp_path, capsys):
         epoch_size=4,
         train_loader_options="{num_workers: 1}",
     )
-    message = refused(capsys, status)
-    assert message.startswith(f"Error opening '{corpus}")
+    start = f"12 of 12 recordings in {corpus} cannot be used, nothing was"
+    if not noticed:
+        start = f"Error opening '{corpus}"
+    assert refused(capsys, status).startswith(start)
 
 
 @pytest.mark.parametrize(
@@ -188,47 +224,43 @@ def test_damage_after_the_levels_were_measured(train, data, tmp_path, capsys):
         (dict(initial_weights=__file__), "test_bad_input.py holds no weights"),
     ],
 )
-def test_wrong_options(train, data, tmp_path, capsys, options, expected):
+def test_wrong_options(refuse, data, tmp_path, options, expected):
     options = {"data_folder": data.two, **options}
-    assert expected in refused(capsys, train(SYSTEM, tmp_path, **options))
+    assert expected in refuse(tmp_path / "output", **options)
 
 
-def test_an_option_given_twice(train, data, tmp_path, capsys):
+def test_an_option_given_twice(refuse, data, tmp_path):
     twice = "--lr", "0.1", "--lr", "0.2"
-    status = train(SYSTEM, tmp_path, *twice, data_folder=data.two)
-    assert refused(capsys, status) == "--lr is given twice"
+    message = refuse(tmp_path / "output", *twice, data_folder=data.two)
+    assert message == "--lr is given twice"
 
 
-def test_number_of_sources(train, data, tmp_path, capsys):
+def test_number_of_sources(refuse, data, tmp_path):
     # Two of three sources are no separation.
-    status = train(SYSTEM, tmp_path, data_folder=data.three)
+    output = tmp_path / "output"
     expected = "tr has 3 sources (s1, s2, s3), expected num_spks=2: give the"
-    assert expected in refused(capsys, status)
+    assert expected in refuse(output, data_folder=data.three)
     three = shutil.copytree(data.three, tmp_path / "3speakers")
     folders = f"[{data.two}, {three}]"
     shutil.rmtree(three / "wav8k" / "min" / "tt" / "s3")
-    status = train(SYSTEM, tmp_path, data_folder=folders)
     expected = "tt has 2 sources (s1, s2), expected num_spks=3"
-    assert expected in refused(capsys, status)
+    assert expected in refuse(output, data_folder=folders)
     shutil.rmtree(three / "wav8k" / "min" / "cv" / "s1")
-    status = train(SYSTEM, tmp_path, data_folder=folders)
-    assert "there is no folder" in refused(capsys, status)
+    assert "there is no folder" in refuse(output, data_folder=folders)
 
 
-def test_several_folders(train, data, tmp_path, capsys):
+def test_several_folders(refuse, data, tmp_path):
     folders = f"[{data.two}, {data.two}]"
-    status = train(SYSTEM, tmp_path, data_folder=folders)
     expected = "several folders of data_folder must hold mixtures of different"
-    assert expected in refused(capsys, status)
+    assert expected in refuse(tmp_path / "output", data_folder=folders)
     # Mixtures of three speakers in training, but too few for a batch
-    folders = f"[{data.two}, {data.three}]"
-    status = train(SYSTEM, tmp_path, data_folder=folders, batch_size=5)
+    options = dict(data_folder=f"[{data.two}, {data.three}]", batch_size=5)
     expected = "an epoch has 4 mixtures of 3 talkers, fewer than the 5 of one"
-    assert expected in refused(capsys, status)
+    assert expected in refuse(tmp_path / "output", **options)
 
 
-def test_missing_data_folder(train, tmp_path, capsys):
-    message = refused(capsys, train(SYSTEM, tmp_path))
+def test_missing_data_folder(refuse, tmp_path):
+    message = refuse(tmp_path / "output")
     assert message == "data_folder must be given: --data_folder VALUE"
 
 
@@ -244,23 +276,81 @@ def test_too_few_speakers(train, data, tmp_path, capsys):
     assert expected in refused(capsys, status)
 
 
-def test_nothing_to_test(train, data, tmp_path, capsys):
-    status = train(SYSTEM, tmp_path, "--test_only", data_folder=data.two)
-    message = refused(capsys, status)
+def test_nothing_to_test(refuse, data, tmp_path):
+    output = tmp_path / "output"
+    message = refuse(output, "--test_only", data_folder=data.two)
     assert "no epoch was finished in" in message
     assert message.endswith("train first, or give --initial_weights")
 
 
-@pytest.mark.parametrize("source", ["checkpoint", "initial_weights"])
-def test_other_network(train, data, trained, tmp_path, capsys, source):
+def test_another_network(refuse, data, trained, tmp_path):
     options = {"data_folder": data.two, "embedding_dim": 4}
-    if source == "checkpoint":
-        output = shutil.copytree(trained, tmp_path / "output")
-    else:
-        output, options[source] = tmp_path / "output", trained / "pretrained"
-    status = train(SYSTEM, output, "--test_only", **options)
-    message = refused(capsys, status)
+    weights = trained / "pretrained"
+    message = refuse(tmp_path / "new", initial_weights=weights, **options)
     assert "does not fit the model (size mismatch" in message
+    output = shutil.copytree(trained, tmp_path / "output")
+    message = refuse(output, "--test_only", **options)
+    assert "does not fit the model (size mismatch" in message
+    expected = "holds a training with embedding_dim 8, expected 4: give another"
+    assert expected in refuse(output, **options)
+
+
+@pytest.mark.parametrize(
+    "system, options, differs",
+    [
+        ("danet", {}, "system kmeans_danet_spherical, expected danet"),
+        (SYSTEM, dict(lr=0.5), "lr 0.01, expected 0.5"),
+        (SYSTEM, dict(loss="si_sdr"), "loss magnitude, expected si_sdr"),
+        (SYSTEM, dict(ema_decay=0.9), "ema_decay 0, expected 0.9"),
+    ],
+)
+def test_another_training(
+    refuse, data, trained, tmp_path, system, options, differs
+):
+    output = shutil.copytree(trained, tmp_path / "output")
+    options["data_folder"] = data.two
+    message = refuse(output, system=system, **options)
+    assert message.startswith(f"{output} holds a training with {differs}: give")
+
+
+def test_a_test_of_another_system(refuse, data, trained, tmp_path):
+    output = shutil.copytree(trained, tmp_path / "output")
+    options = dict(system="danet", data_folder=data.two)
+    message = refuse(output, "--test_only", **options)
+    assert "holds a training with system kmeans_danet_spherical" in message
+
+
+def test_a_training_on_other_data(refuse, data, trained, tmp_path):
+    output = shutil.copytree(trained, tmp_path / "output")
+    moved = shutil.copytree(data.two, tmp_path / "2speakers")
+    for split in ("tr", "cv"):
+        for part in ("mix", "s1", "s2"):
+            path = first(moved, split, part)
+            path.rename(path.with_stem(path.stem + "0"))
+        message = refuse(output, data_folder=moved)
+        assert "is of a training with other data: give another" in message
+        shutil.rmtree(moved)
+        shutil.copytree(data.two, moved)
+
+
+def test_another_run_is_in_the_folder(
+    refuse, data, trained, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(jobs, "LOCK_SECONDS", 0.0)
+    output = shutil.copytree(trained, tmp_path / "output")
+    with jobs.only_process(output, "wait"):
+        for flags in ((), ("--test_only",)):
+            message = refuse(output, *flags, data_folder=data.two)
+            assert f"another process is at work in {output}" in message
+
+
+def test_damaged_checkpoints(refuse, data, trained, tmp_path):
+    output = shutil.copytree(trained, tmp_path / "output")
+    for path in output.glob("save/CKPT*/masknet.ckpt"):
+        path.write_bytes(path.read_bytes()[:1000])
+    for flags in ((), ("--test_only",)):
+        message = refuse(output, *flags, data_folder=data.two)
+        assert "masknet.ckpt is damaged, and there is no other" in message
 
 
 def test_command_line_of_a_missing_file(tmp_path):

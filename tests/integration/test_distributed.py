@@ -1,5 +1,6 @@
 """Training with two processes on the CPU."""
 
+import os
 import re
 import socket
 
@@ -31,7 +32,7 @@ def test_two_processes(data, tmp_path, monkeypatch):
     torchrun = "-m", "torch.distributed.run", "--nproc_per_node=2"
     port = f"--master_port={free_port()}"
     ranks = tmp_path / "ranks"
-    monkeypatch.setenv("PYTHONPATH", str(RECIPE))
+    monkeypatch.setenv("PYTHONPATH", str(RECIPE), prepend=os.pathsep)
     status, output = run_python(
         *torchrun, port, PROBE, "record", ranks, *commands
     )
@@ -76,3 +77,47 @@ def test_two_processes(data, tmp_path, monkeypatch):
         assert names == sorted(shares[0] + shares[1])
         state = torch.load(output / "pretrained" / "masknet.ckpt")
         assert not any(key.startswith("module.") for key in state)
+
+
+# By batch normalisation and k-means; by what fixed attractors are made of.
+SHARED = ["kmeans_danet_spherical", "danet_fixed"]
+
+
+def test_two_processes_are_one_of_twice_the_batch(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(RECIPE), prepend=os.pathsep)
+    torchrun = "-m", "torch.distributed.run", "--nproc_per_node=2"
+    launchers = {1: (), 2: (*torchrun, f"--master_port={free_port()}")}
+    for processes, launcher in launchers.items():
+        commands = []
+        for system in SHARED:
+            commands += ["--then"] if commands else []
+            commands += command_line(
+                system,
+                tmp_path / f"{system}{processes}",
+                data_folder=data.two,
+                number_of_epochs=1,
+                batch_size=4 // processes,
+                segment_seconds=10.0,  # longer than any: there is padding
+                dropout=0.0,
+                lr=1e-9,
+                distributed_backend="gloo",
+            )
+        steps = tmp_path / "steps"
+        status, output = run_python(
+            *launcher, PROBE, "gradients", steps, *commands
+        )
+        assert status == 0, output[-3000:]
+    for system in SHARED:
+        for step in (0, 1):
+            file = f"rank0.step{step}"
+            one, two = (
+                torch.load(steps / f"{system}{processes}" / file)
+                for processes in launchers
+            )
+            gradients = [
+                torch.cat([x.flatten() for x in gradients.values()])
+                for gradients, _ in (one, two)
+            ]
+            error = (gradients[1] - gradients[0]).norm() / gradients[0].norm()
+            assert error < 1e-5, (system, step)
+            torch.testing.assert_close(one[1], two[1], rtol=1e-5, atol=1e-5)

@@ -70,7 +70,10 @@ def test_another_trunk_costs_a_class_and_a_file(
     assert_trained_and_evaluated(output, system)
     # The separator is loaded without the files of the layers.
     path.unlink()
-    separator = AttractorSeparation.from_hparams(output / "pretrained")
+    folder = output / "pretrained"
+    with pytest.raises(ValueError, match="TinyTrunk.*trust=True"):
+        AttractorSeparation.from_hparams(folder)
+    separator = AttractorSeparation.from_hparams(folder, trust=True)
     net = separator.mods.masknet
     trunk = getattr(net, "embedding_net", None) or net.trunk
     assert type(trunk).__name__ == "TinyTrunk"

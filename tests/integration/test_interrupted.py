@@ -1,8 +1,9 @@
-"""A training that is killed continues as if nothing had happened."""
+"""A training that is ended continues as if nothing had happened."""
 
 import re
 import shutil
 import signal
+from functools import cache
 
 import pytest
 import torch
@@ -28,15 +29,6 @@ def cut_short(checkpoint, copy):
     (copy / "optimizer.ckpt").write_bytes(optimizer[: len(optimizer) // 2])
 
 
-@pytest.fixture
-def one_thread():
-    """As many as in a process of run_python: sums depend on it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def last_checkpoint(folder):
     checkpoints = read_checkpoints(folder)
     last = max(checkpoints, key=lambda path: checkpoints[path]["unixtime"])
@@ -53,49 +45,93 @@ def assert_equal_states(*files):
         assert torch.equal(a, b) if torch.is_tensor(a) else a == b
 
 
-@pytest.mark.parametrize("workers, accumulated, step", [(0, 1, 11), (2, 2, 6)])
-def test_killed_training_continues(
-    train, data, tmp_path, monkeypatch, one_thread, workers, accumulated, step
-):
-    # Epochs of 6 batches, of one, two and three speakers in turn, with noise,
-    # dropout and k-means, which draws its first centroids. The step is in the
-    # second epoch, after a checkpoint that is not an epoch's.
-    system = "kmeans_danet_euclidean"
-    options = dict(
+# Epochs of 6 batches, of one, two and three speakers in turn, with noise,
+# dropout and k-means, which draws its first centroids. Checkpoints after three
+# steps in an epoch, too.
+SYSTEM = "kmeans_danet_euclidean"
+SETTINGS = dict(
+    epoch_size=12,
+    batch_size=2,
+    speeds="[0.95, 1.05]",
+    num_layers=2,
+    dropout=0.4,
+    number_of_epochs=3,
+    ema_decay=0.9,
+    noise_share=0.5,
+    mixing_spks="[1, 2, 3]",
+    mixing_shares="[1, 1, 1]",
+    ckpt_interval_minutes=0,
+    ckpt_interval_steps=3,
+)
+
+
+@pytest.fixture(scope="module")
+def settings(data):
+    return SETTINGS | dict(
         data_folder=f"[{data.two}, {data.three}]",
         dynamic_mixing=data.corpus,
-        epoch_size=12,
-        batch_size=2,
-        speeds="[0.95, 1.05]",
-        num_layers=2,
-        dropout=0.4,
-        number_of_epochs=3,
-        grad_accumulation_factor=accumulated,
-        ema_decay=0.9,
         noise=data.corpus,
-        noise_share=0.5,
-        mixing_spks="[1, 2, 3]",
-        mixing_shares="[1, 1, 1]",
-        ckpt_interval_minutes=0,
-        ckpt_interval_steps=3,
     )
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert train(system, whole, **options) == 0
 
-    options["train_loader_options"] = f"{{num_workers: {workers}}}"
-    command = command_line(system, killed, **options)
+
+@pytest.fixture(scope="module")
+def whole(train, settings, tmp_path_factory):
+    """Output folders of trainings that nothing interrupts, by accumulation."""
+
+    @cache
+    def run(accumulated):
+        folder = tmp_path_factory.mktemp("whole")
+        options = dict(grad_accumulation_factor=accumulated)
+        assert train(SYSTEM, folder, **settings, **options) == 0
+        return folder
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "kill, workers, accumulated",
+    [
+        ("SIGKILL:6", 2, 2),
+        ("SIGKILL:save", 0, 1),
+        ("SIGTERM:valid", 1, 1),
+        ("SIGINT:7", 2, 1),
+    ],
+)
+def test_training_goes_on(
+    train, whole, settings, tmp_path, monkeypatch, kill, workers, accumulated
+):
+    # The kill is in the second epoch, after a checkpoint that is no epoch's.
+    whole, killed = whole(accumulated), tmp_path / "killed"
+    options = {**settings, "grad_accumulation_factor": accumulated}
+    for stage in ("train", "valid"):
+        options[f"{stage}_loader_options"] = f"{{num_workers: {workers}}}"
+    command = command_line(SYSTEM, killed, **options)
     monkeypatch.setenv("PYTHONPATH", str(RECIPE))
-    status, output = run_python(PROBE, "kill", step, *command)
-    assert status == -signal.SIGKILL, output
+    status, output = run_python(PROBE, "kill", kill, *command)
+    name, moment = kill.split(":")
+    if name == "SIGKILL":
+        assert status == -signal.SIGKILL, output
+        assert moment != "save" or [*killed.glob("save/.unfinished*")]
+    else:
+        assert status == 128 + signal.Signals[name], output
+        line = "train.py: the same command goes on from here"
+        assert output.splitlines()[-1] == line
+        assert "Traceback" not in output
     log = killed / "train_log.txt"
     assert log.read_text().count("epoch:") == 1
     last, meta = last_checkpoint(killed)
-    assert not meta["end-of-epoch"]
+    assert meta["end-of-epoch"] == (kill == "SIGKILL:save")
     cut_short(last, last.with_name("CKPT+later"))
+    # As if the first epoch had ended just before it was saved
+    with log.open("a") as file:
+        file.write("epoch: 2, lr: 1.00e-02 - train loss: 1.00\nepoch: 3, l")
 
-    assert train(system, killed, **options) == 0
+    assert train(SYSTEM, killed, **options) == 0
     text = (killed / "log.txt").read_text()
     assert f"Loading a checkpoint from {last}\n" in text
+    later = last.with_name("CKPT+later") / "optimizer.ckpt"
+    assert f"{later} is damaged; this checkpoint is left out" in text
+    assert not [*killed.glob("save/.unfinished*")]
     # No epoch is made again, and no step of the checkpoint.
     epochs = re.findall(r"^epoch: (\d+)", log.read_text(), re.M)
     assert epochs == ["1", "2", "3"]

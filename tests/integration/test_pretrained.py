@@ -45,6 +45,20 @@ def test_stock_separator_agrees(separator, tmp_path, monkeypatch):
     )
 
 
+def test_loaders_agree_bit_for_bit(separator):
+    stock = SepformerSeparation.from_hparams(str(FOLDER), savedir=str(FOLDER))
+    others = (
+        AttractorSeparation(dict(stock.mods), vars(stock.hparams)),
+        AttractorSeparation.from_hparams(FOLDER, trust=True),
+    )
+    mixture = (voiced(110) + voiced(230)).unsqueeze(0)
+    for num_spks in (1, 2, 3, 4):
+        sources = separator.separate_batch(mixture, num_spks)
+        for other in others:
+            again = other.separate_batch(mixture, num_spks)
+            assert torch.equal(sources, again)
+
+
 def test_sources_sum_to_the_mixture(separator):
     mixture = (voiced(110) + voiced(230)).unsqueeze(0)
     for num_spks in (2, 3):

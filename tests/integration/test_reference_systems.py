@@ -68,7 +68,12 @@ def test_all_weights_change_and_are_restored(reference, train, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     shutil.rmtree(copy / "pretrained")
-    # The training goes on from its checkpoint, whatever is drawn before.
+    # The training goes on from its checkpoint, whatever is drawn before: with
+    # another seed, which is that of another training.
+    assert train(system, copy, seed=4321, **options) == 2
+    settings = copy / "hyperparams.yaml"
+    text = settings.read_text()
+    settings.write_text(text.replace("1234", "4321"))
     assert train(system, copy, seed=4321, **options) == 0
     assert_equal_weights(read_weights(copy / "pretrained"), learned)
     assert read_results(copy)[0]["si_sdr"] == own["si_sdr"]

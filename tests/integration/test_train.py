@@ -77,7 +77,7 @@ def test_other_systems(train, data, tmp_path, system, loss):
     assert (tmp_path / "pretrained" / "masknet.ckpt").is_file()
 
 
-def test_pretrained_is_self_contained(trained, tmp_path, monkeypatch):
+def test_pretrained_is_self_contained(trained, data, tmp_path, monkeypatch):
     folder = trained / "pretrained"
     text = (folder / "hyperparams.yaml").read_text()
     assert "://" not in text and "huggingface" not in text
@@ -87,11 +87,15 @@ def test_pretrained_is_self_contained(trained, tmp_path, monkeypatch):
     stock = SepformerSeparation.from_hparams(
         source=str(folder), savedir=str(tmp_path / "stock")
     )
-    mixtures = torch.randn(3, 4001)
+    # The stock interface loses what is below 30 Hz, which voices are not.
+    paths = sorted((data.two / "wav8k/min/tt/mix").glob("*.wav"))[:3]
+    mixtures = torch.stack(
+        [torch.tensor(soundfile.read(x, 4001)[0]).float() for x in paths]
+    )
     separated = stock.separate_batch(mixtures)
     assert separated.shape == (3, 4001, 2)
-    audible = stock.mods.encoder.highpass(mixtures)
-    assert torch.allclose(separated.sum(2), audible, atol=1e-4)
+    lost = mixtures - separated.sum(2)
+    assert lost.square().sum() < 0.05 * mixtures.square().sum()
 
 
 def test_test_only_reproduces_the_test(train, data, trained, tmp_path):
@@ -169,6 +173,37 @@ def test_two_and_three_speakers_together(train, data, tmp_path):
         assert part["si_sdri"]["mean"] == pytest.approx(sum(values) / count)
 
 
+def test_what_was_not_tested_is_not_written(train, data, trained, tmp_path):
+    output = shutil.copytree(trained, tmp_path / "output")
+    written = {x: x.read_bytes() for x in (output / "pretrained").iterdir()}
+    shutil.rmtree(output / "pretrained")
+    for options in ({"infer_metric": "euclidean"}, {}):
+        assert not (output / "pretrained").exists()
+        options["data_folder"] = data.two
+        system = "kmeans_danet_spherical"
+        assert train(system, output, "--test_only", **options) == 0
+    assert written == {
+        x: x.read_bytes() for x in (output / "pretrained").iterdir()
+    }
+
+
+@pytest.mark.parametrize("lr", [1e9, 1e30])
+def test_divergence(train, data, trained, tmp_path, capsys, lr):
+    options = dict(data_folder=data.two, number_of_epochs=1)
+    folder = tmp_path / "output"
+    assert train("kmeans_danet_spherical", folder, lr=lr, **options) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(
+        "error: the training diverged in epoch 1.*: lower lr", line
+    )
+    assert not (folder / "pretrained").exists()
+    assert not list(folder.glob("save/CKPT*"))
+    assert "nan" not in (folder / "log.txt").read_text()
+    # The folder can be used as if nothing had happened.
+    assert train("kmeans_danet_spherical", folder, **options) == 0
+    assert (folder / "pretrained" / "masknet.ckpt").is_file()
+
+
 def test_initial_weights_and_checkpoints(train, data, trained, tmp_path):
     def run(*flags, weights):
         status = train(
@@ -215,7 +250,8 @@ def test_silent_references_are_counted(train, data, trained, tmp_path, capsys):
     assert summary["silent_sources"] == 1
     assert [row["silent_sources"] for row in rows] == ["1", "0", "0", "0"]
     assert summary["si_sdri"]["scored"] == 4
-    assert "Silent references, which were skipped: 1" in capsys.readouterr().out
+    text = "SI-SDRi .* dB .4 mixtures; silent references: 1"
+    assert re.search(text, capsys.readouterr().out)
 
 
 def test_rates_by_steps(recipe, train, data, tmp_path, monkeypatch):

@@ -43,6 +43,7 @@ def test_scores_and_order(order):
     assert scores == {
         "num_spks": 3,
         "silent_sources": 0,
+        "failed_estimates": 0,
         "si_sdr": pytest.approx(expected),
         "si_sdri": pytest.approx(
             expected - mean_si_sdr(mixture[:, None].expand(-1, 3), sources)
@@ -72,8 +73,8 @@ def test_sdr_forgives_a_filter_and_si_sdr_does_not():
     expected, *_ = bss_eval_sources(
         sources.T.double().numpy(), ordered.T.double().numpy(), False
     )
-    # of an almost perfect estimate: the rounding to float32 is heard
-    assert scores["sdr"] == pytest.approx(float(expected.mean()), abs=1)
+    # No score is beyond 80 dB, which one of a few would make of a mean.
+    assert expected.min() > 80 and scores["sdr"] == 80
     assert scores["sdri"] > 50
 
 
@@ -100,19 +101,99 @@ def test_references_all_silent():
     mixture, sources, estimates = make_utterance()
     scores, _ = evaluate_utterance(mixture, 0 * sources, estimates, True)
     assert scores.pop("num_spks") == scores.pop("silent_sources") == 2
+    assert scores.pop("failed_estimates") == 0
     assert set(scores) == {"si_sdr", "si_sdri", "sdr", "sdri"}
     assert all(math.isnan(score) for score in scores.values())
 
 
-def test_a_silent_estimate_is_bad_and_has_no_sdr():
+@pytest.mark.parametrize("offset", [0.1, -3.0])
+def test_a_reference_that_is_an_offset_is_silent(offset):
     mixture, sources, estimates = make_utterance()
-    estimates[:, 0] = 0.0
-    scores, ordered = evaluate_utterance(
-        mixture, sources, estimates, compute_sdr=True
+    sources[:, 1] = 0.0
+    expected, _ = evaluate_utterance(mixture, sources, estimates, True)
+    sources[:, 1] = offset
+    scores, _ = evaluate_utterance(mixture, sources, estimates, True)
+    assert scores == pytest.approx(expected)
+    assert scores["silent_sources"] == 1
+
+
+@pytest.mark.parametrize("bad", [0.25, math.nan])
+def test_a_failed_estimate_has_the_least_score(bad):
+    mixture, sources, estimates = make_utterance()
+    good, _ = evaluate_utterance(mixture, sources, estimates, True)
+    assert good["failed_estimates"] == 0
+    alone, _ = evaluate_utterance(
+        mixture, sources * torch.tensor([0.0, 1.0]), estimates, True
     )
-    assert (ordered == estimates).all()
-    assert scores["si_sdr"] == pytest.approx((20 - 80) / 2, abs=1)
-    assert math.isnan(scores["sdr"]) and math.isnan(scores["sdri"])
+    # One bad sample is enough where it is no number.
+    estimates[:, 0] = bad if math.isfinite(bad) else estimates[:, 0]
+    estimates[7, 0] = bad
+    scores, ordered = evaluate_utterance(mixture, sources, estimates, True)
+    assert scores["failed_estimates"] == 1
+    assert ordered.isfinite().all() and (ordered[:, 1] == estimates[:, 1]).all()
+    # The other one keeps its own.
+    for name in ("si_sdr", "sdr"):
+        expected = (alone[name] - 80) / 2
+        assert scores[name] == pytest.approx(expected, abs=0.3)
+        lost = good[name] - scores[name]
+        improvements = good[f"{name}i"] - scores[f"{name}i"]
+        assert improvements == pytest.approx(lost)
+
+
+def test_a_silent_estimate_of_a_silent_reference_is_right():
+    mixture, sources, estimates = make_utterance()
+    sources[:, 0] = estimates[:, 1] = 0.0
+    scores, _ = evaluate_utterance(mixture, sources, estimates.flip(1), True)
+    assert (scores["silent_sources"], scores["failed_estimates"]) == (1, 0)
+
+
+@pytest.mark.parametrize("rounding", [0.0, 2**-16])
+@pytest.mark.parametrize("spread", [0.02, 1.0])
+def test_a_mixture_that_is_its_source_has_no_improvement(rounding, spread):
+    # As a file of 16 bits, in which the other talker is silent.
+    sources = spread * torch.randn(4000, 2) * torch.tensor([1.0, 0.0])
+    mixture = sources.sum(1) + rounding * (2 * torch.rand(4000) - 1)
+    estimates = sources + 0.1 * torch.randn(4000, 2)
+    scores, _ = evaluate_utterance(mixture, sources, estimates, True)
+    assert math.isnan(scores["si_sdri"]) and math.isnan(scores["sdri"])
+    assert math.isfinite(scores["si_sdr"]) and math.isfinite(scores["sdr"])
+
+
+def test_a_mixture_that_is_silent_has_no_improvement():
+    source = torch.randn(2000, 1)
+    sources = torch.cat([source, -source], dim=1)
+    scores, _ = evaluate_utterance(sources.sum(1), sources, sources, True)
+    assert math.isnan(scores["si_sdri"]) and math.isnan(scores["sdri"])
+    assert scores["si_sdr"] == pytest.approx(80, abs=1)
+
+
+def test_a_faint_talker_keeps_the_improvements():
+    sources = torch.randn(4000, 2) * torch.tensor([100.0, 0.1])
+    scores, _ = evaluate_utterance(sources.sum(1), sources, sources)
+    # From 60 and −60 dB to the limit
+    assert 70 < scores["si_sdri"] < 90
+
+
+def test_no_special_case_decides_a_mean():
+    torch.manual_seed(0)
+    report = SeparationReport()
+    for index in range(9):
+        mixture, sources, estimates = make_utterance()
+        if index == 0:
+            sources[:, 1] = 0.0
+            mixture = sources.sum(1)
+        elif index == 1:
+            estimates[5] = math.nan
+        report.add(
+            str(index), evaluate_utterance(mixture, sources, estimates)[0]
+        )
+    summary = report.summary()
+    assert summary["si_sdri"]["scored"] == 8
+    assert summary["si_sdri"]["mean"] == pytest.approx((7 * 20 - 80) / 8, abs=1)
+    assert str(report).endswith(
+        "(9 mixtures; silent references: 1; failed estimates: 2; "
+        "without improvement: 1)"
+    )
 
 
 def test_arguments_are_not_changed():
@@ -150,6 +231,7 @@ def test_summary_of_little():
     assert SeparationReport().summary() == {
         "utterances": 0,
         "silent_sources": 0,
+        "failed_estimates": 0,
         "num_spks": [],
     }
     one = make_report([5.0]).summary()["si_sdri"]
@@ -174,9 +256,10 @@ def test_means_of_each_number_of_speakers():
         assert part["utterances"] == len(improvements)
         assert part["si_sdri"] == alone["si_sdri"]
     assert str(report) == (
-        "SI-SDRi 4.50 ± 3.35 dB (5 mixtures); "
+        "SI-SDRi 4.50 ± 3.35 dB (5 mixtures; without improvement: 1); "
         "of 2 talkers: SI-SDRi 2.00 ± 1.96 dB (2 mixtures); "
-        "of 3 talkers: SI-SDRi 7.00 ± 3.92 dB (3 mixtures)"
+        "of 3 talkers: SI-SDRi 7.00 ± 3.92 dB (3 mixtures; "
+        "without improvement: 1)"
     )
 
 
@@ -215,7 +298,8 @@ def test_an_empty_report_is_written(tmp_path):
 
 def test_one_line():
     line = str(make_report([1.0, 3.0]))
-    assert line == "SI-SDRi 2.00 ± 1.96 dB (2 mixtures)"
+    expected = "SI-SDRi 2.00 ± 1.96 dB (2 mixtures; silent references: 1)"
+    assert line == expected
 
 
 def test_an_utterance_of_two_processes_counts_once(monkeypatch):

@@ -1,5 +1,6 @@
 """Tests of the separator that users load."""
 
+import copy
 import os
 from pathlib import Path
 
@@ -8,36 +9,11 @@ import pytest
 import torch
 from speechbrain.inference.separation import SepformerSeparation
 from speechbrain.utils.fetching import FetchConfig
+from tiny_separator import write_separator
 
+from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.inference.separation import AttractorSeparation
 from speechbrain_kmdanet.processing.highpass import HighPass
-from speechbrain_kmdanet.utils.export import write_pretrained
-from speechbrain_kmdanet.utils.yaml_layers import load_settings, save_settings
-
-HPARAMS = Path(__file__).parents[2] / "hparams" / "kmeans_danet.yaml"
-EXPERIMENT = """
-layers: [{}]
-unrelated: !ref <sample_rate> // 2
-window_ms: 16
-embedding_dim: 4
-hidden_size: 8
-num_layers: 1
-"""
-
-
-def write_separator(folder, half=False):
-    """Writes a tiny random separator as train.py does; returns its folder."""
-    experiment = folder / "experiment.yaml"
-    experiment.write_text(EXPERIMENT.format(os.path.relpath(HPARAMS, folder)))
-    resolved = folder / "hyperparams.yaml"
-    save_settings(experiment, None, resolved)
-    hparams = load_settings(experiment)
-    generator = torch.Generator().manual_seed(0)
-    for parameter in hparams["masknet"].parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        parameter.data.add_(0.3 * noise)
-    write_pretrained(folder / "pretrained", resolved, hparams, half)
-    return folder / "pretrained"
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +83,7 @@ def test_wrong_folders(folder, tmp_path, monkeypatch):
         str(tmp_path): "holds no hyperparams.yaml: expected the folder",
         # what train.py writes outside the folder pretrained
         str(folder.parent): "has no key 'pretrainer': expected the folder",
-        "no/such/folder": "'no/such/folder' is not a folder",
+        "no/such/folder": "'no/such/folder' is not a folder, seen from",
         "no/such": "'no/such' is not a folder",
         Path("nowhere"): "'nowhere' is not a folder",
     }.items():
@@ -163,6 +139,45 @@ def test_scale_equivariance(separator):
             rtol=0,
             atol=1e-5,
         )
+
+
+@pytest.mark.parametrize("gain", [1e-44, 1e-37, 1e-30, 1e30, 1e37])
+def test_level_beyond_what_energies_can_tell(separator, gain):
+    mix = noise(3, 1000)
+    mix[1] *= gain / mix[1].abs().max()
+    mix[2] = 0.0
+    sources = separator.separate_batch(mix)
+    expected = separator.separate_batch(mix[1:2].double() / gain)
+    # Close to the smallest number there is, the steps between numbers are wide.
+    step = torch.finfo(torch.float32).smallest_normal * 2**-23
+    torch.testing.assert_close(
+        sources[1:2].double(),
+        gain * expected.double(),
+        rtol=0,
+        atol=1e-5 * gain + 2 * step,
+    )
+    assert torch.equal(sources[:1], separator.separate_batch(mix[:1]))
+    assert not sources[2].any()
+
+
+def test_no_sources_that_are_not_finite(separator):
+    top = 0.99 * torch.finfo(torch.float32).max
+    mix = noise(2, 1000)
+    mix[1] = top * (mix[1] / mix[1].abs().max())
+    try:
+        assert separator.separate_batch(mix).isfinite().all()
+    except UserError as error:
+        # A source may be louder than the mixture.
+        assert "item 1 of the batch have NaN or infinite" in str(error)
+    damaged = copy.deepcopy(separator)
+    next(damaged.mods.masknet.parameters()).fill_(float("nan"))
+    with pytest.raises(UserError):
+        damaged.separate_batch(noise(1, 1000))
+    hook = separator.mods.decoder.register_forward_hook(
+        lambda module, inputs, output: output * float("nan")
+    )
+    with hook, pytest.raises(UserError, match="the weights of the separator"):
+        separator.separate_batch(noise(1, 1000))
 
 
 def test_silence_gives_zeros(separator):

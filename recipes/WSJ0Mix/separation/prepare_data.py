@@ -1,18 +1,33 @@
-"""Lists the mixtures of a folder in the layout of WSJ0-mix as CSV files."""
+"""Data of a training: lists of mixtures in the layout of WSJ0-mix, loaders."""
 
 import csv
 import json
+import os
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import soundfile
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.dataio.dataloader import SaveableDataLoader
+from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 
+from speechbrain_kmdanet.dataio.audio import (
+    UnusableSource,
+    list_recordings,
+    read_header,
+)
+from speechbrain_kmdanet.dataio.batch_sampler import MixtureBatchSampler
+from speechbrain_kmdanet.dataio.corpus import index_corpus, read_corpora
+from speechbrain_kmdanet.dataio.mixture_dataset import (
+    DynamicMixing,
+    MixtureDataset,
+)
 from speechbrain_kmdanet.dataio.wsj0mix import SPLITS, mixture_folder
 from speechbrain_kmdanet.errors import UserError
-from speechbrain_kmdanet.utils.jobs import write_whole
+from speechbrain_kmdanet.utils.jobs import leave_signals, write_whole
 from speechbrain_kmdanet.utils.yaml_layers import parse_overrides
 
 logger = get_logger(__name__)
@@ -21,25 +36,22 @@ logger = get_logger(__name__)
 MIN_SECONDS = 0.064
 
 
-def prepare_wsj0mix(
+def list_wsj0mix(
     data_folder: str | Path | Sequence[str | Path],
-    save_folder: str | Path,
     num_spks: int = 2,
     sample_rate: int = 8000,
     mix_mode: str = "min",
     splits: Sequence[str] = SPLITS,
-) -> dict[str, str]:
-    """Writes one CSV file per split: ID, duration, mix_wav, s1_wav, s2_wav...
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Lists the mixtures: duration, mix_wav, s1_wav, s2_wav... by name.
 
-    Mixtures of fewer sources than others have empty cells for those they lack.
+    Mixtures of fewer sources than others have empty paths for those they lack.
 
     Arguments
     ---------
     data_folder : str or list of str
         Folder that holds wav8k/min/{tr,cv,tt}/{mix,s1,s2,...}, for example
         ".../wsj0-mix/2speakers", or several to be taken together.
-    save_folder : str
-        Where to write tr.csv, cv.csv and tt.csv.
     num_spks : int
         Number of sources per mixture in the folder. Each of several folders
         has a number of its own.
@@ -53,7 +65,7 @@ def prepare_wsj0mix(
     Returns
     -------
     dict
-        Path of the CSV file by split.
+        The mixtures of each split, as data of a MixtureDataset.
 
     Raises
     ------
@@ -63,6 +75,8 @@ def prepare_wsj0mix(
     """
     several = not isinstance(data_folder, (str, Path))
     roots: Any = data_folder if several else [data_folder]
+    if not roots:
+        raise UserError("data_folder must be a folder or several, got []")
     rows: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in splits}
     for root in roots:
         expected = None if several else num_spks
@@ -77,10 +91,36 @@ def prepare_wsj0mix(
                     "give the number and the folder that belong together"
                 )
             _add_rows(rows[split], folder, parts, sample_rate)
-    csv_files = {split: f"{save_folder}/{split}.csv" for split in splits}
-    for split, csv_file in csv_files.items():
-        _write_csv(csv_file, list(rows[split].values()))
-    return csv_files
+    for mixtures in rows.values():
+        columns = max(mixtures.values(), key=len)
+        for name, row in mixtures.items():
+            mixtures[name] = {column: row.get(column, "") for column in columns}
+    return rows
+
+
+def write_list(
+    save_folder: str | Path, split: str, rows: dict[str, dict[str, Any]]
+) -> None:
+    """Writes the mixtures of a split as a CSV file.
+
+    Arguments
+    ---------
+    save_folder : str or pathlib.Path
+        Where to write tr.csv, cv.csv or tt.csv.
+    split : str
+        The split.
+    rows : dict
+        Its mixtures, see :func:`list_wsj0mix`.
+    """
+    csv_file = Path(save_folder, f"{split}.csv")
+    with (
+        write_whole(csv_file) as unfinished,
+        unfinished.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.DictWriter(file, ["ID", *next(iter(rows.values()))])
+        writer.writeheader()
+        writer.writerows({"ID": name, **row} for name, row in rows.items())
+    logger.info(f"{csv_file}: {len(rows)} mixtures")
 
 
 def name_mixtures(overrides: str) -> str:
@@ -126,59 +166,202 @@ def _add_rows(
     sample_rate: int,
 ) -> None:
     """Adds the mixtures of one split of a folder by name, sorted."""
-    names = sorted(path.name for path in (folder / "mix").glob("*.wav"))
-    if not names:
-        raise UserError(f"there are no WAV files in {folder / 'mix'}")
-    for part in parts[1:]:
-        there = {path.name for path in (folder / part).glob("*.wav")}
-        missing = [name for name in names if name not in there]
+    found = {part: list_recordings(folder / part) for part in parts}
+    mixtures = found["mix"]
+    if not mixtures:
+        raise UserError(f"there are no recordings in {folder / 'mix'}")
+    for part, files in found.items():
+        missing = [path for name, path in mixtures.items() if name not in files]
         if missing:
             raise UserError(
-                f"{len(missing)} of {len(names)} mixtures lack their source "
-                f"in {folder / part}, the first is {missing[0]}: build the "
-                "mixtures again"
+                f"{len(missing)} of {len(mixtures)} mixtures lack their source "
+                f"in {folder / part}, the first is {missing[0].name}: build "
+                "the mixtures again"
             )
-    for name in names:
-        mixture, key = folder / "mix" / name, name.removesuffix(".wav")
-        if key in rows:
+    for name, mixture in mixtures.items():
+        if name in rows:
             raise UserError(
-                f"{mixture} has the name of {rows[key]['mix_wav']}: several "
+                f"{mixture} has the name of {rows[name]['mix_wav']}: several "
                 "folders of data_folder must hold mixtures of different names"
             )
-        rows[key] = {
-            "ID": key,
+        rows[name] = {
             "duration": _duration(mixture, sample_rate),
-            **{f"{part}_wav": str(folder / part / name) for part in parts},
+            **{f"{part}_wav": str(found[part][name]) for part in parts},
         }
-
-
-def _write_csv(csv_file: str, rows: list[dict[str, Any]]) -> None:
-    """Writes the mixtures of one split."""
-    with write_whole(csv_file) as unfinished:
-        with unfinished.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, max(rows, key=len), restval="")
-            writer.writeheader()
-            writer.writerows(rows)
-    logger.info(f"{csv_file}: {len(rows)} mixtures")
 
 
 def _duration(path: Path, sample_rate: int) -> float:
     """Duration in seconds from the header, which must fit."""
     try:
-        info = soundfile.info(str(path))
-    except soundfile.SoundFileError as error:
+        frames, rate, channels = read_header(path)
+    except UnusableSource as problem:
         raise UserError(
-            f"{path} cannot be read ({error}): build this mixture again"
-        ) from error
-    if info.samplerate != sample_rate or info.channels != 1:
+            f"{path} cannot be read ({problem.reason}): build this mixture "
+            "again"
+        ) from problem
+    if rate != sample_rate or channels != 1:
         raise UserError(
-            f"{path} has {info.channels} channel(s) at {info.samplerate} Hz, "
-            f"expected one at sample_rate={sample_rate} Hz: build the mixtures "
-            "again, or change sample_rate"
+            f"{path} has {channels} channel(s) at {rate} Hz, expected one at "
+            f"sample_rate={sample_rate} Hz: build the mixtures again, or change "
+            "sample_rate"
         )
-    if info.frames < MIN_SECONDS * sample_rate:
+    if frames < MIN_SECONDS * sample_rate:
         raise UserError(
-            f"{path} is too short, {info.frames} samples (expected at least "
+            f"{path} is too short, {frames} samples (expected at least "
             f"{1000 * MIN_SECONDS:g} ms): remove this mixture and its sources"
         )
-    return info.frames / info.samplerate
+    return frames / rate
+
+
+def _make_datasets(
+    hparams: Mapping[str, Any], test_only: bool
+) -> tuple[Any, Any, MixtureDataset]:
+    """Training, validation and test sets; the first two None if not wanted."""
+    rate = hparams["sample_rate"]
+    splits = ["tt"] if test_only else ["cv", "tt"]
+    if not (test_only or hparams["dynamic_mixing"]):
+        splits.insert(0, "tr")
+    lists = list_wsj0mix(
+        hparams["data_folder"],
+        hparams["num_spks"],
+        rate,
+        hparams["mix_mode"],
+        splits,
+    )
+    test = MixtureDataset(lists["tt"], sample_rate=rate)
+    if test_only:
+        return None, None, test
+    valid = MixtureDataset(lists["cv"], sample_rate=rate)
+    options = {
+        "sample_rate": rate,
+        "segment_seconds": hparams["segment_seconds"],
+        "seed": hparams["seed"],
+    }
+    if not hparams["dynamic_mixing"]:
+        return MixtureDataset(lists["tr"], **options), valid, test
+    corpora, recordings = _read_recordings(hparams, "dynamic_mixing", "corpus")
+    train = DynamicMixing(
+        ", ".join(map(str, corpora)),
+        recordings,
+        num_spks=hparams["mixing_spks"] or sorted(set(valid.num_spks)),
+        shares=hparams["mixing_shares"],
+        by_length=hparams["talkers_by_length"],
+        overlap=hparams["overlap"],
+        epoch_size=hparams["epoch_size"],
+        speeds=hparams["speeds"],
+        max_gain=hparams["max_gain"],
+        noise=_read_recordings(hparams, "noise", "noise")[1],
+        noise_snr=hparams["noise_snr"],
+        noise_share=hparams["noise_share"],
+        **options,
+    )
+    return train, valid, test
+
+
+def _read_recordings(
+    hparams: Mapping[str, Any], key: str, name: str
+) -> tuple[list[Any], list[dict[str, Any]]]:
+    """The folders that a key gives, and what they hold; lists are saved."""
+    folders = hparams[key] or []
+    if not isinstance(folders, list):
+        folders = [folders]
+    index_files = [
+        os.path.join(hparams["save_folder"], f"{name}{number or ''}.csv")
+        for number in range(len(folders))
+    ]
+    for folder, index_file in zip(folders, index_files):
+        run_on_main(index_corpus, args=[folder, index_file])
+    return folders, read_corpora(folders, index_files)
+
+
+def _make_loader(
+    dataset: Any,
+    batch_size: int = 1,
+    shuffle: bool = False,
+    drop_last: bool = False,
+    **options: Any,
+) -> SaveableDataLoader:
+    """Loader of batches that have one number of talkers each.
+
+    Processes share all of them; some may get a test mixture that another has
+    too, so that all get as many.
+    """
+    if options.get("persistent_workers"):
+        raise UserError(
+            "persistent_workers must be False: such workers would make the "
+            "mixtures of the first epoch in all epochs"
+        )
+    sampler = MixtureBatchSampler(
+        dataset,
+        batch_size,
+        shuffle,
+        drop_last,
+        rank=int(os.environ.get("RANK", 0)),
+        world_size=int(os.environ.get("WORLD_SIZE", 1)),
+    )
+    for num_spks, count in Counter(dataset.num_spks).items():
+        if drop_last and count < sampler.step_size:
+            raise UserError(
+                f"an epoch has {count} mixtures of {num_spks} talkers, fewer "
+                f"than the {sampler.step_size} of one step: use a smaller "
+                "batch_size"
+            )
+    return SaveableDataLoader(
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=PaddedBatch,
+        worker_init_fn=leave_signals(),
+        **options,
+    )
+
+
+def make_loaders(
+    hparams: Mapping[str, Any], test_only: bool = False
+) -> list[SaveableDataLoader | None]:
+    """Loaders of the training, validation and test sets.
+
+    Arguments
+    ---------
+    hparams : dict
+        Hyperparameters.
+    test_only : bool
+        Whether only the test set is wanted; the data of the others need not
+        be there.
+
+    Returns
+    -------
+    list of SaveableDataLoader
+        The loaders, of which the first two are None if they are not wanted.
+    """
+    sets = zip(("train", "valid", "test"), _make_datasets(hparams, test_only))
+    return [
+        None
+        if dataset is None
+        else _make_loader(dataset, **hparams[f"{name}_loader_options"])
+        for name, dataset in sets
+    ]
+
+
+def describe_data(dataset: Any) -> list[list[Any]]:
+    """What a data set is made of, wherever it lies.
+
+    Arguments
+    ---------
+    dataset : MixtureDataset or DynamicMixing
+        The data set.
+
+    Returns
+    -------
+    list of list
+        Name and length of each mixture, or of each recording, with its level.
+    """
+    if isinstance(dataset, MixtureDataset):
+        rows = [[name, x["duration"]] for name, x in dataset.data.items()]
+    else:
+        rows = [
+            # Other processors compute other last digits.
+            [Path(x["path"]).name, x["samples"], f"{x['level']:.4g}"]
+            for recordings in (*dataset.speakers, dataset.noise)
+            for x in recordings
+        ]
+    return sorted(rows)

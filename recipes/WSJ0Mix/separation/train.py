@@ -17,44 +17,34 @@ parameters (an oracle) is evaluated at once.
 import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import speechbrain as sb
 import torch
-from prepare_data import name_mixtures, prepare_wsj0mix
-from speechbrain.dataio.batch import PaddedBatch
-from speechbrain.dataio.dataloader import SaveableDataLoader
+from prepare_data import describe_data, make_loaders, name_mixtures, write_list
 from speechbrain.utils.distributed import if_main_process, run_on_main
 from speechbrain.utils.logger import get_logger
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from speechbrain_kmdanet.dataio.batch_sampler import MixtureBatchSampler
-from speechbrain_kmdanet.dataio.corpus import index_corpus, read_corpora
-from speechbrain_kmdanet.dataio.mixture_dataset import (
-    DynamicMixing,
-    MixtureDataset,
-)
+from speechbrain_kmdanet.dataio.mixture_dataset import MixtureDataset
 from speechbrain_kmdanet.errors import UserError, run_command
 from speechbrain_kmdanet.nnet.objectives import OBJECTIVES
 from speechbrain_kmdanet.processing.separation import Separation, separate
 from speechbrain_kmdanet.utils.averaging import average_weights
+from speechbrain_kmdanet.utils.checkpointing import WholeCheckpointer
 from speechbrain_kmdanet.utils.evaluation import (
     SeparationReport,
     evaluate_utterance,
     gather,
 )
-from speechbrain_kmdanet.utils.export import (
-    is_finished,
-    load_weights,
-    must_fit,
-    write_pretrained,
-)
+from speechbrain_kmdanet.utils.export import load_weights, write_pretrained
 from speechbrain_kmdanet.utils.plots import plot_training_curves, write_example
+from speechbrain_kmdanet.utils.processes import process_group
 from speechbrain_kmdanet.utils.resumable import ResumableBrain
-from speechbrain_kmdanet.utils.yaml_layers import load_settings, save_settings
+from speechbrain_kmdanet.utils.run_folder import RunFolder
+from speechbrain_kmdanet.utils.yaml_layers import load_settings
 
 logger = get_logger(__name__)
 
@@ -116,6 +106,11 @@ class Separator(ResumableBrain):
                 )
             self.report.add(name, scores)
 
+    def on_fit_start(self) -> None:
+        """Everything fits: from here on, these are the settings."""
+        super().on_fit_start()
+        run_on_main(self.folder.record)
+
     def on_fit_batch_start(self, batch: Any, should_step: bool) -> None:
         """Sets the rate of a step, where steps have one of their own."""
         super().on_fit_batch_start(batch, should_step)
@@ -153,6 +148,7 @@ class Separator(ResumableBrain):
         self, stage: sb.Stage, stage_loss: float, epoch: int | None = None
     ) -> None:
         """Logs, changes the learning rate and saves, or writes the results."""
+        super().on_stage_end(stage, stage_loss, epoch)
         losses = gather(stage_loss)
         stage_loss = sum(losses) / len(losses)
         if stage == sb.Stage.TRAIN:
@@ -168,7 +164,12 @@ class Separator(ResumableBrain):
         if stage == sb.Stage.TEST:
             run_on_main(self._write_results)
             return
-        si_sdri = self.report.summary()["si_sdri"]["mean"]
+        si_sdri = self.report.summary().get("si_sdri", {}).get("mean")
+        if si_sdri is None:
+            raise UserError(
+                "no mixture of cv has an SI-SDRi, by which the best epoch is "
+                "chosen: give mixtures of two or more talkers"
+            )
         lr = self.optimizer.param_groups[0]["lr"]
         if self.hparams.schedule_by == "epoch":
             lr, _ = self.hparams.lr_scheduler(self.optimizer)
@@ -177,9 +178,7 @@ class Separator(ResumableBrain):
             train_stats=self.train_stats,
             valid_stats={"loss": stage_loss, "si_sdri": si_sdri},
         )
-        self.checkpointer.save_and_keep_only(
-            meta={"si_sdri": si_sdri, "epoch": epoch}, max_keys=["si_sdri"]
-        )
+        self.save_epoch({"si_sdri": si_sdri, "epoch": epoch}, "si_sdri")
         curves = os.path.join(self.hparams.output_folder, "training.png")
         run_on_main(plot_training_curves, [self.hparams.train_log, curves])
 
@@ -190,9 +189,6 @@ class Separator(ResumableBrain):
         folder = self.hparams.test_folder
         self.report.write(folder, **about, weights=self.tested)
         logger.info(f"Test of {self.tested}: {self.report}")
-        silent = self.report.summary()["silent_sources"]
-        if silent:
-            logger.info(f"Silent references, which were skipped: {silent}")
         logger.info(f"Results and examples are in {folder}")
 
     def on_evaluate_start(
@@ -205,22 +201,14 @@ class Separator(ResumableBrain):
         self.tested = self.hparams.initial_weights
         if self.test_only and self.tested:
             return
-        best = self.checkpointer.recover_if_possible(
-            max_key=max_key, ckpt_predicate=is_finished
-        )
-        if best is None:
-            raise UserError(
-                f"no epoch was finished in {self.hparams.save_folder}, there "
-                "is nothing to test: train first, or give --initial_weights"
-            )
+        best = self.checkpointer.recover_if_possible(max_key=max_key)
         self.tested = f"epoch {best.meta['epoch']}"
 
     def _wrap_distributed(self) -> None:
         """Wraps the modules as SpeechBrain does, on the CPU too.
 
-        The batch normalisation that SpeechBrain synchronises runs on GPUs
-        only; on the CPU each process has its own statistics, and those of the
-        first are kept.
+        SpeechBrain puts a batch normalisation that runs on GPUs only in place
+        of PyTorch's; that of the trunks is shared by the processes anywhere.
         """
         if not self.distributed_launch or self.device_type != "cpu":
             super()._wrap_distributed()
@@ -268,128 +256,16 @@ def _check_losses(hparams: Mapping[str, Any]) -> None:
             )
 
 
-def _make_datasets(
-    hparams: Mapping[str, Any], test_only: bool
-) -> tuple[Any, Any, MixtureDataset]:
-    """Training, validation and test sets; the first two None if not wanted."""
-    folder, rate = hparams["save_folder"], hparams["sample_rate"]
-    splits = ["tt"] if test_only else ["cv", "tt"]
-    if not (test_only or hparams["dynamic_mixing"]):
-        splits.insert(0, "tr")
-    run_on_main(
-        prepare_wsj0mix,
-        args=[hparams["data_folder"], folder, hparams["num_spks"], rate],
-        kwargs={"mix_mode": hparams["mix_mode"], "splits": splits},
-    )
-    files = {split: os.path.join(folder, f"{split}.csv") for split in splits}
-    test = MixtureDataset.from_csv(files["tt"], sample_rate=rate)
-    if test_only:
-        return None, None, test
-    valid = MixtureDataset.from_csv(files["cv"], sample_rate=rate)
-    options = {
-        "sample_rate": rate,
-        "segment_seconds": hparams["segment_seconds"],
-        "seed": hparams["seed"],
-    }
-    if not hparams["dynamic_mixing"]:
-        return MixtureDataset.from_csv(files["tr"], **options), valid, test
-    corpora, recordings = _read_recordings(hparams, "dynamic_mixing", "corpus")
-    train = DynamicMixing(
-        ", ".join(map(str, corpora)),
-        recordings,
-        num_spks=hparams["mixing_spks"] or sorted(set(valid.num_spks)),
-        shares=hparams["mixing_shares"],
-        by_length=hparams["talkers_by_length"],
-        overlap=hparams["overlap"],
-        epoch_size=hparams["epoch_size"],
-        speeds=hparams["speeds"],
-        max_gain=hparams["max_gain"],
-        noise=_read_recordings(hparams, "noise", "noise")[1],
-        noise_snr=hparams["noise_snr"],
-        noise_share=hparams["noise_share"],
-        **options,
-    )
-    return train, valid, test
-
-
-def _read_recordings(
-    hparams: Mapping[str, Any], key: str, name: str
-) -> tuple[list[Any], list[dict[str, Any]]]:
-    """The folders that a key gives, and what they hold; lists are saved."""
-    folders = hparams[key] or []
-    if not isinstance(folders, list):
-        folders = [folders]
-    index_files = [
-        os.path.join(hparams["save_folder"], f"{name}{number or ''}.csv")
-        for number in range(len(folders))
-    ]
-    for folder, index_file in zip(folders, index_files):
-        run_on_main(index_corpus, args=[folder, index_file])
-    return folders, read_corpora(folders, index_files)
-
-
-def _make_loader(
-    dataset: Any,
-    batch_size: int = 1,
-    shuffle: bool = False,
-    drop_last: bool = False,
-    **options: Any,
-) -> SaveableDataLoader:
-    """Loader of batches that have one number of talkers each.
-
-    Processes share all of them; some may get a test mixture that another has
-    too, so that all get as many.
-    """
-    if options.get("persistent_workers"):
+def _try_checkpoint(checkpointer: WholeCheckpointer, best: str | None) -> None:
+    """Refuses what cannot be gone on with, or tested: the best by some key."""
+    found = checkpointer.find_checkpoint(max_key=best)
+    if found is not None:
+        checkpointer.load_checkpoint(found)
+    elif best:
         raise UserError(
-            "persistent_workers must be False: such workers would make the "
-            "mixtures of the first epoch in all epochs"
+            f"no epoch was finished in {checkpointer.checkpoints_dir}, there "
+            "is nothing to test: train first, or give --initial_weights"
         )
-    sampler = MixtureBatchSampler(
-        dataset,
-        batch_size,
-        shuffle,
-        drop_last,
-        rank=int(os.environ.get("RANK", 0)),
-        world_size=int(os.environ.get("WORLD_SIZE", 1)),
-    )
-    for num_spks, count in Counter(dataset.num_spks).items():
-        if drop_last and count < sampler.step_size:
-            raise UserError(
-                f"an epoch has {count} mixtures of {num_spks} talkers, fewer "
-                f"than the {sampler.step_size} of one step: use a smaller "
-                "batch_size"
-            )
-    return SaveableDataLoader(
-        dataset, batch_sampler=sampler, collate_fn=PaddedBatch, **options
-    )
-
-
-def make_loaders(
-    hparams: Mapping[str, Any], test_only: bool = False
-) -> list[SaveableDataLoader | None]:
-    """Loaders of the training, validation and test sets.
-
-    Arguments
-    ---------
-    hparams : dict
-        Hyperparameters.
-    test_only : bool
-        Whether only the test set is wanted; the data of the others need not
-        be there.
-
-    Returns
-    -------
-    list of SaveableDataLoader
-        The loaders, of which the first two are None if they are not wanted.
-    """
-    sets = zip(("train", "valid", "test"), _make_datasets(hparams, test_only))
-    return [
-        None
-        if dataset is None
-        else _make_loader(dataset, **hparams[f"{name}_loader_options"])
-        for name, dataset in sets
-    ]
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -406,55 +282,82 @@ def run(arguments: Sequence[str]) -> None:
         If a setting, the data or the weights cannot be used.
     """
     hparams_file, run_opts, overrides = sb.parse_arguments(list(arguments))
-    sb.utils.distributed.ddp_init_group(run_opts)
     overrides = name_mixtures(overrides)
-    hparams = load_settings(hparams_file, overrides)
-    _check_losses(hparams)
-    output, test_only = hparams["output_folder"], run_opts["test_only"]
-    sb.create_experiment_directory(output)
-    settings = os.path.join(output, "hyperparams.yaml")
-    # A test with other settings leaves those of the training as they are.
-    if not (test_only and os.path.isfile(settings)):
-        run_on_main(save_settings, args=[hparams_file, overrides, settings])
+    with process_group(run_opts):
+        hparams = load_settings(hparams_file, overrides)
+        _check_losses(hparams)
+        folder = RunFolder(hparams["output_folder"], hparams_file, overrides)
+        with folder.opened(run_opts["test_only"]):
+            _train_and_test(hparams, run_opts, folder)
+
+
+def _train_and_test(
+    hparams: dict[str, Any], run_opts: Any, folder: RunFolder
+) -> None:
+    """Does what :func:`run` does, in a folder that is its own."""
+    test_only = run_opts["test_only"]
     modules, checkpointer = hparams["modules"], hparams["checkpointer"]
     trainable = has_parameters(modules)
+    if hparams["initial_weights"]:
+        load_weights(modules, hparams["initial_weights"])
+    loaders = make_loaders(hparams, test_only or not trainable)
+    train, valid, test = loaders
+    if train is not None:
+        sets = [x.dataset for x in (train, valid) if x is not None]
+        checkpointer.belong_to("data", [describe_data(x) for x in sets])
+    for name, module in modules.items():
+        if module.state_dict():
+            checkpointer.add_recoverable(name, module)
+    if train is not None or (trainable and not hparams["initial_weights"]):
+        _try_checkpoint(checkpointer, "si_sdri" if test_only else None)
+    # All that can be refused was; from here on, files are written.
+    run_on_main(folder.prepare)
+    sb.create_experiment_directory(folder.path)
+    for split, loader in zip(("tr", "cv", "tt"), loaders):
+        if loader is not None and isinstance(loader.dataset, MixtureDataset):
+            mixtures = hparams["save_folder"], split, loader.dataset.data
+            run_on_main(write_list, mixtures)
     if not trainable:
         logger.info(
             f"{hparams['system']} has no parameters: it is not trained, there "
             "is no separator to write, and only the data of tt is read"
         )
-    train, valid, test = make_loaders(hparams, test_only or not trainable)
-    if hparams["initial_weights"]:
-        load_weights(modules, hparams["initial_weights"])
     separator = Separator(
         modules, hparams["opt_class"], hparams, run_opts, checkpointer
     )
+    separator.folder = folder
     separator.test_only = train is None
     if trainable and hparams["ema_decay"]:
         separator.average = average_weights(modules, hparams["ema_decay"])
         checkpointer.add_recoverable("average", separator.average)
-    for name, module in modules.items():
-        if module.state_dict():
-            checkpointer.add_recoverable(name, module)
     if hparams["schedule_by"] == "epoch":
         checkpointer.add_recoverable("lr_scheduler", hparams["lr_scheduler"])
     if train is not None:
         separator.train_data = train.dataset
         # Its place in the epoch belongs to a checkpoint.
         checkpointer.add_recoverable("dataloader-TRAIN", train)
-    with must_fit(f"the checkpoint in {hparams['save_folder']}"):
-        separator.fit(hparams["epoch_counter"], train, valid)
-        separator.evaluate(test, max_key="si_sdri")
-    if trainable and not (test_only and hparams["initial_weights"]):
-        # Not those of the separator, which may be wrapped.
-        average = separator.average
-        trained = modules if average is None else average.module
-        run_on_main(
-            write_pretrained,
-            args=[hparams["pretrained_folder"], settings, trained],
-            kwargs={"half": hparams["half_weights"]},
-        )
-        logger.info(f"The separator is in {hparams['pretrained_folder']}")
+    separator.fit(hparams["epoch_counter"], train, valid)
+    separator.evaluate(test, max_key="si_sdri")
+    if train is None and not (test_only and folder.settings_file.is_file()):
+        run_on_main(folder.record)
+    if not trainable or (test_only and hparams["initial_weights"]):
+        return
+    if not folder.is_as_trained():
+        logger.info("Tested with other settings: no separator is written")
+        return
+    # Not those of the separator, which may be wrapped.
+    average = separator.average
+    trained = modules if average is None else average.module
+    run_on_main(
+        write_pretrained,
+        args=[
+            hparams["pretrained_folder"],
+            folder.settings_file,
+            trained,
+        ],
+        kwargs={"half": hparams["half_weights"]},
+    )
+    logger.info(f"The separator is in {hparams['pretrained_folder']}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
