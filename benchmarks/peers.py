@@ -1,15 +1,37 @@
-"""k-means of other projects, or as they write it, to compare with."""
+"""k-means, and an SDR, of other projects, or as they write it, to compare."""
+
+from warnings import catch_warnings, simplefilter
 
 import torch
 from torch import Tensor
 
 try:
+    from mir_eval.separation import bss_eval_sources
     from sklearn.cluster import KMeans as ScikitLearnKMeans
     from torch_kmeans import KMeans as TorchKMeans
 except ImportError as error:
     raise SystemExit(
         "what the benchmarks compare with is missing: pip install -e '.[bench]'"
     ) from error
+
+
+def peer_sdr(sources: Tensor, estimates: Tensor) -> Tensor:
+    """SDR of mir_eval.
+
+    Arguments
+    ---------
+    sources, estimates : torch.Tensor
+        Waveforms [L, K].
+
+    Returns
+    -------
+    torch.Tensor
+        SDR in dB [K].
+    """
+    arrays = [x.T.double().numpy() for x in (sources, estimates)]
+    with catch_warnings():
+        simplefilter("ignore", FutureWarning)
+        return torch.from_numpy(bss_eval_sources(*arrays, False)[0])
 
 
 def plain_kmeans(x: Tensor, centroids: Tensor, iterations: int) -> Tensor:

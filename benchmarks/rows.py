@@ -7,7 +7,13 @@ from typing import Any, NamedTuple
 
 import torch
 from measure import Gauge, peak_memory, seconds, take_turns
-from peers import one_hot_kmeans, plain_kmeans, sklearn_kmeans, torch_kmeans
+from peers import (
+    one_hot_kmeans,
+    peer_sdr,
+    plain_kmeans,
+    sklearn_kmeans,
+    torch_kmeans,
+)
 from subjects import (
     ITERATIONS,
     ConstantAttractors,
@@ -185,13 +191,15 @@ def _embedding() -> Gauges:
 
 
 def _evaluating() -> Gauges:
-    """Evaluation with the SDR of mir_eval, and with SI-SDR alone."""
+    """Evaluation with the SDR, and that SDR of mir_eval."""
     generator = torch.Generator().manual_seed(0)
     sources = torch.randn(SAMPLES, 2, generator=generator)
     estimates = sources + 0.1 * sources.flip(1)
-    score = partial(evaluate_utterance, sources.sum(1), sources, estimates)
+    score = partial(
+        evaluate_utterance, sources.sum(1), sources, estimates, True
+    )
     return _each(
-        {"with SDR": partial(score, True), "SI-SDR": partial(score, False)}
+        {"mir_eval": partial(peer_sdr, sources, estimates), "ours": score}
     )
 
 
@@ -290,9 +298,9 @@ GROUPS = {
     ],
     "evaluation": [
         Row(
-            "evaluation with SDR, over SI-SDR alone",
+            "SDR of mir_eval, of two talkers, over an evaluation",
             AT_LEAST,
-            20.0,
+            1.5,
             _evaluating,
         ),
     ],

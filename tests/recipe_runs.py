@@ -73,7 +73,7 @@ def command_line(system, output_folder, *flags, sizes=None, **options):
     return [*arguments, *flags]
 
 
-def run_python(*arguments, timeout=600):
+def run_python(*arguments, timeout=300):
     """Runs Python in a process that leaves no children behind.
 
     Returns

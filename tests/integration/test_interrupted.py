@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 import torch
 import yaml
-from recipe_runs import PROBE, RECIPE, command_line, run_python
+from recipe_runs import PROBE, RECIPE, TRUNK, command_line, run_python
 
 
 def read_checkpoints(folder):
@@ -53,8 +53,6 @@ SETTINGS = dict(
     epoch_size=12,
     batch_size=2,
     speeds="[0.95, 1.05]",
-    num_layers=2,
-    dropout=0.4,
     number_of_epochs=3,
     ema_decay=0.9,
     noise_share=0.5,
@@ -63,6 +61,20 @@ SETTINGS = dict(
     ckpt_interval_minutes=0,
     ckpt_interval_steps=3,
 )
+TRUNKS = {
+    "blstm": dict(
+        sizes={**TRUNK, "num_layers": 2, "dropout": 0.4},
+    ),
+    "dual_path": dict(
+        trunk="dual_path",
+        sizes={
+            "channels": 8,
+            "hidden_size": 8,
+            "num_blocks": 1,
+            "embedding_dim": 8,
+        },
+    ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +88,12 @@ def settings(data):
 
 @pytest.fixture(scope="module")
 def whole(train, settings, tmp_path_factory):
-    """Output folders of trainings that nothing interrupts, by accumulation."""
+    """Output folders of trainings that nothing interrupts."""
 
     @cache
-    def run(accumulated):
+    def run(trunk, accumulated):
         folder = tmp_path_factory.mktemp("whole")
-        options = dict(grad_accumulation_factor=accumulated)
+        options = dict(grad_accumulation_factor=accumulated, **TRUNKS[trunk])
         assert train(SYSTEM, folder, **settings, **options) == 0
         return folder
 
@@ -89,20 +101,30 @@ def whole(train, settings, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "kill, workers, accumulated",
+    "kill, workers, accumulated, trunk",
     [
-        ("SIGKILL:6", 2, 2),
-        ("SIGKILL:save", 0, 1),
-        ("SIGTERM:valid", 1, 1),
-        ("SIGINT:7", 2, 1),
+        ("SIGKILL:6", 2, 2, "blstm"),
+        ("SIGKILL:save", 0, 1, "blstm"),
+        ("SIGTERM:valid", 1, 1, "blstm"),
+        ("SIGINT:7", 2, 1, "blstm"),
+        ("SIGTERM:8", 0, 1, "dual_path"),
     ],
 )
 def test_training_goes_on(
-    train, whole, settings, tmp_path, monkeypatch, kill, workers, accumulated
+    train,
+    whole,
+    settings,
+    tmp_path,
+    monkeypatch,
+    kill,
+    workers,
+    accumulated,
+    trunk,
 ):
     # The kill is in the second epoch, after a checkpoint that is no epoch's.
-    whole, killed = whole(accumulated), tmp_path / "killed"
+    whole, killed = whole(trunk, accumulated), tmp_path / "killed"
     options = {**settings, "grad_accumulation_factor": accumulated}
+    options.update(TRUNKS[trunk])
     for stage in ("train", "valid"):
         options[f"{stage}_loader_options"] = f"{{num_workers: {workers}}}"
     command = command_line(SYSTEM, killed, **options)

@@ -78,6 +78,26 @@ def test_sdr_forgives_a_filter_and_si_sdr_does_not():
     assert scores["sdri"] > 50
 
 
+@pytest.mark.parametrize("samples", [300, 5000])
+def test_sdr_is_that_of_mir_eval(samples):
+    # As speech, little of whose energy is at high frequencies
+    noise = torch.randn(4, samples + 7).double()
+    smooth = noise.unfold(1, 8, 1).mean(2).T
+    sources, errors = smooth.split(2, dim=1)
+    estimates = sources + 0.3 * sources.flip(1) + 0.1 * errors
+    scores, _ = evaluate_utterance(sources.sum(1), sources, estimates, True)
+    arrays = [x.T.numpy() for x in (sources, estimates)]
+    expected = bss_eval_sources(*arrays, False)[0].mean()
+    assert scores["sdr"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_sdr_of_pure_tones():
+    times = torch.arange(4000).double().unsqueeze(1)
+    sources = (times * torch.tensor([0.1, 0.5])).sin()
+    scores, _ = evaluate_utterance(sources.sum(1), sources, sources, True)
+    assert scores["sdr"] > 60
+
+
 def test_a_silent_reference_is_skipped_and_counted():
     mixture, sources, estimates = make_utterance()
     sources[:, 1] = 0.0
