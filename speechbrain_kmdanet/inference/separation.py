@@ -307,13 +307,17 @@ def _absolute_lengths(lengths: Tensor | None, mix: Tensor) -> Tensor:
     batch, num_samples = mix.shape
     if lengths is None:
         lengths = torch.ones(batch)
-    lengths = torch.as_tensor(lengths, device=mix.device).double()
-    if lengths.shape != (batch,) or not ((lengths > 0) & (lengths <= 1)).all():
+    try:
+        shares = torch.as_tensor(lengths, device=mix.device).double()
+    except (TypeError, ValueError):
+        shares = torch.zeros(0)
+    if shares.shape != (batch,) or not ((shares > 0) & (shares <= 1)).all():
+        got = " ".join(str(lengths).split())
         raise UserError(
             f"lengths must be {batch} relative lengths in (0, 1] for mix of "
-            f"shape {tuple(mix.shape)}, got {lengths.tolist()}"
+            f"shape {tuple(mix.shape)}, got {got}"
         )
-    return (lengths * num_samples).round().long()
+    return (shares * num_samples).round().long()
 
 
 def _check_samples(

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import SaveableDataLoader
 from speechbrain.utils.distributed import run_on_main
@@ -306,6 +307,8 @@ def _make_loader(
                 f"than the {sampler.step_size} of one step: use a smaller "
                 "batch_size"
             )
+    # A GPU takes batches from pinned memory without waiting.
+    options = {"pin_memory": torch.cuda.is_available(), **options}
     return SaveableDataLoader(
         dataset,
         batch_sampler=sampler,

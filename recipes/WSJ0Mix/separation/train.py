@@ -57,7 +57,7 @@ class Separator(ResumableBrain):
 
     def compute_forward(self, batch: Any, stage: sb.Stage) -> Separation:
         """Separation of a batch, with what its objective needs."""
-        batch = batch.to(self.device)
+        batch = batch.to(self.device, non_blocking=True)
         needs = self.objective.needs
         modules = self.modules if stage == sb.Stage.TRAIN else self.evaluated
         return separate(
