@@ -156,7 +156,10 @@ def test_level_beyond_what_energies_can_tell(separator, gain):
         rtol=0,
         atol=1e-5 * gain + 2 * step,
     )
-    assert torch.equal(sources[:1], separator.separate_batch(mix[:1]))
+    # What the others are like is nothing to the first.
+    torch.testing.assert_close(
+        sources[:1], separator.separate_batch(mix[:1]), rtol=0, atol=1e-5
+    )
     assert not sources[2].any()
 
 
