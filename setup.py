@@ -31,6 +31,8 @@ INSTALL_REQUIRES = [
     "speechbrain>=1.0",
     "hyperpyyaml>=1.2",
     "filelock>=3.8",
+    # The first one that knows draft 2020-12, which hparams/schema.yaml is in
+    "jsonschema>=4.0",
     "numpy>=1.22",
     "scipy>=1.8",
     "soundfile>=0.12.1",

@@ -78,6 +78,11 @@ def plot_training_curves(train_log: str | Path, path: str | Path) -> None:
     _save(figure, path)
 
 
+def _literal(text: str) -> str:
+    """A text that Matplotlib shows as it stands, without formulas."""
+    return text.replace("$", r"\$")
+
+
 def _save(
     figure: Figure, path: str | Path, dpi: int = 110, **options: Any
 ) -> None:
@@ -170,7 +175,7 @@ def plot_separation(
         axes[row, 0].set_ylabel("kHz")
     for axis in axes[-1]:
         axis.set_xlabel("s")
-    figure.suptitle(title)
+    figure.suptitle(_literal(title))
     _save(figure, path)
 
 
@@ -329,7 +334,7 @@ def plot_embeddings(
     low, high = _limits(view)
     first, second = (f"{100 * x:.0f} % of the variance" for x in view.explained)
     axes.set(
-        title=title,
+        title=_literal(title),
         xlabel=f"first principal component ({first})",
         ylabel=f"second principal component ({second})",
         xlim=(low[0], high[0]),

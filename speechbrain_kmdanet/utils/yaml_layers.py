@@ -3,7 +3,8 @@
 A file is flat and begins with ``layers: [...]``, the files under it, relative
 to its own folder. They are merged mapping by mapping, later ones over earlier
 ones, recursively and each once; the file itself lies on top. A name may contain
-``<key>``, whose value chooses the layer: ``<trunk>.yaml``.
+``<key>``, whose value chooses the layer: ``<trunk>.yaml``. What values may be is
+said by ``schema.yaml``, where there is one beside a file.
 """
 
 import inspect
@@ -16,12 +17,20 @@ from typing import Any, NoReturn
 
 import ruamel.yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
+from hyperpyyaml.core import recursive_update
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 
 from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.utils.jobs import write_whole
+from speechbrain_kmdanet.utils.settings import (
+    check_arguments,
+    check_settings,
+    find_schemas,
+    show,
+    suggest,
+)
 
 LAYERS = "layers"
 NEW = "!new:"
@@ -53,10 +62,20 @@ def load_settings(
     Raises
     ------
     UserError
-        If a file is no YAML, a key of the overrides is unknown, or one has to
-        be given.
+        If a file is no YAML, a key of the overrides is unknown or misspelt,
+        one has to be given, or a value is not what it may be.
     """
-    return load_hyperpyyaml(_resolve(path, overrides))
+    resolved = _resolve(path, overrides)
+    try:
+        return load_hyperpyyaml(resolved)
+    except (AssertionError, YAMLError, RuntimeError) as error:
+        # So libraries refuse sizes, and so does the memory.
+        if type(error) is RuntimeError and "allocate" not in str(error):
+            raise
+        text = " ".join(str(error).split())
+        raise UserError(
+            f"{path}: what it describes cannot be made: {text}"
+        ) from error
 
 
 def save_settings(
@@ -96,8 +115,10 @@ def write_settings(
     path : str or pathlib.Path
         YAML file to write.
     """
-    text = io.StringIO()
-    ruamel.yaml.YAML().dump(settings, text)
+    text, yaml = io.StringIO(), ruamel.yaml.YAML()
+    # The end of a long value on a line of its own may look like a comment.
+    yaml.width = 1 << 20
+    yaml.dump(settings, text)
     lines = text.getvalue().splitlines()
     # After merging, comments end up in odd places.
     kept = [x for x in lines if x.strip() and not x.lstrip().startswith("#")]
@@ -125,10 +146,17 @@ def read_layers(path: str | Path, overrides: Overrides = None) -> CommentedMap:
     UserError
         If a layer does not exist.
     """
-    merged = CommentedMap()
-    for settings in _files(Path(path), parse_overrides(overrides), []):
+    return _merge(path, parse_overrides(overrides))[0]
+
+
+def _merge(
+    path: str | Path, given: dict[str, Any]
+) -> tuple[CommentedMap, list[Path]]:
+    """What a file and its layers say, and the files."""
+    merged, files = CommentedMap(), [Path(path)]
+    for settings in _files(Path(path), given, files):
         _update(merged, settings)
-    return merged
+    return merged, files
 
 
 def parse_overrides(overrides: Overrides) -> dict[str, Any]:
@@ -154,9 +182,9 @@ def parse_overrides(overrides: Overrides) -> dict[str, Any]:
     try:
         values = ruamel.yaml.YAML().load(overrides) or {}
     except DuplicateKeyError as error:
-        key = re.search(r'key "(\w+)"', str(error))
+        key = re.search(r'key "([^"]*)"', str(error))
         raise UserError(f"--{key and key[1]} is given twice") from error
-    except YAMLError as error:
+    except (YAMLError, ValueError, RecursionError) as error:
         text = " ".join(str(getattr(error, "problem", error)).split())
         raise UserError(
             f"an option has a value that cannot be understood ({text}): check "
@@ -169,14 +197,14 @@ def parse_overrides(overrides: Overrides) -> dict[str, Any]:
 
 def _refuse(name: str, expected: str, got: Any) -> NoReturn:
     """Raises the error of something of the wrong kind."""
-    raise UserError(f"{name} must be {expected}, got {got!r}")
+    raise UserError(f"{name} must be {expected}, got {show(got)}")
 
 
 def _load(path: Path) -> CommentedMap:
     """The keys of a YAML file."""
     try:
         settings = ruamel.yaml.YAML().load(path.read_text(encoding="utf-8"))
-    except (YAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, ValueError, RecursionError) as error:
         text = " ".join(str(error).split()).replace('"<unicode string>"', "it")
         raise UserError(f"{path} is no YAML file: {text}") from error
     if not isinstance(settings, CommentedMap):
@@ -244,17 +272,41 @@ def _update(settings: CommentedMap, others: CommentedMap) -> None:
 
 
 def _resolve(path: str | Path, overrides: Overrides) -> io.StringIO:
-    """The text of all layers, with overrides put in and references resolved."""
+    """The text of all layers, with overrides put in and references resolved.
+
+    It is checked on the way: first what was given, then what it makes with the
+    files, then what follows from both.
+    """
+    given = parse_overrides(overrides)
+    settings, files = _merge(path, given)
+    schemas = find_schemas(files)
+    for name in given:
+        if name not in settings:
+            raise UserError(
+                f"the YAML file has no key {name}: check --{name}"
+                f"{suggest(name, settings)}"
+            )
+    _check(given, schemas)
+    for name, value in given.items():
+        if isinstance(value, Mapping) and isinstance(settings[name], Mapping):
+            recursive_update(settings[name], value)
+        else:
+            settings[name] = value
+    _check(settings, schemas)
     stream = io.StringIO()
     try:
-        ruamel.yaml.YAML().dump(read_layers(path, overrides), stream)
+        ruamel.yaml.YAML().dump(settings, stream)
         stream.seek(0)
-        resolved = resolve_references(stream, overrides, True)
         # One pass leaves what refers to an expression further down.
-        return resolve_references(resolved)
+        resolved = resolve_references(resolve_references(stream))
+        settings = ruamel.yaml.YAML().load(resolved)
+        _check(settings, schemas)
+        check_arguments(settings)
+        resolved.seek(0)
+        return resolved
     except UserError:
         raise
-    except (YAMLError, KeyError, ValueError) as error:
+    except (YAMLError, ArithmeticError, KeyError, ValueError) as error:
         text = " ".join(str(error).split())
         key = re.search(r"'(\w+)' is a !PLACEHOLDER", text)
         if key and key[1] in MODULES:
@@ -264,10 +316,13 @@ def _resolve(path: str | Path, overrides: Overrides) -> io.StringIO:
         key = re.search(r'reference "(\w+)" is not valid', text)
         if key:
             text = f"no layer of {path} has the key {key[1]}: {REMEDY}"
-        key = re.search(r"Override '(\w+)' not found", text)
-        if key:
-            text = f"the YAML file has no key {key[1]}: check --{key[1]}"
         raise UserError(text) from error
+
+
+def _check(settings: Mapping[str, Any], schemas: list[Path]) -> None:
+    """Refuses settings that a schema does not allow."""
+    for schema in schemas:
+        check_settings(settings, schema)
 
 
 def state_defaults(node: Any) -> None:

@@ -9,13 +9,15 @@ from recipe_runs import RECIPE, ROOT, SYSTEMS
 from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.utils.settings import read_schema
 from speechbrain_kmdanet.utils.yaml_layers import (
     load_settings,
     read_layers,
     save_settings,
 )
 
-SHARED = sorted((ROOT / "hparams").glob("*.yaml"))
+SCHEMA = ROOT / "hparams" / "schema.yaml"
+SHARED = sorted({*(ROOT / "hparams").glob("*.yaml")} - {SCHEMA})
 MODELS = [path for path in SHARED if "\nmasknet:" in path.read_text("utf-8")]
 RECIPES = [RECIPE / "hparams" / f"{system}.yaml" for system in SYSTEMS]
 LAYERS = sorted({*(RECIPE / "hparams").glob("*.yaml"), *SHARED})
@@ -100,6 +102,14 @@ def test_no_key_is_unused(path):
     used |= {"__set_seed", "layers"}
     unused = [key for key in keys if key not in used]
     assert not [key for key in unused if not key.endswith(endings)]
+
+
+def test_the_schema_has_every_key_and_no_other():
+    keys = set()
+    for file in LAYERS:
+        text = file.read_text(encoding="utf-8")
+        keys |= set(ruamel.yaml.YAML().load(text)) - {"layers", "__set_seed"}
+    assert set(read_schema(SCHEMA)["properties"]) == keys
 
 
 def files_under(path):

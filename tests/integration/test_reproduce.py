@@ -187,7 +187,7 @@ def test_table_2(reproduce, table_1):
 def test_failed_runs_are_named(reproduce, capsys, tmp_path):
     runs = ["--runs", str(tmp_path)]
     system = ["--systems", "danet", "--train_on", "2"]
-    bad = [*OVERRIDES, "--loss", "none"]
+    bad = [*OVERRIDES, "--no_such_key", "3"]
     assert reproduce.run("table3", *system, *runs, overrides=bad) == 2
     (line,) = errors(capsys)
     assert line.startswith("train.py stopped with status") and "DANet" in line
@@ -202,7 +202,7 @@ def test_missing_data_are_named(reproduce, tmp_path, capsys):
     assert reproduce.run("table3", *where) == 2
     assert "there is no folder 2speakers in" in errors(capsys)[0]
     assert reproduce.run("table1", *where) == 2
-    assert "there are no WAV files in" in errors(capsys)[0]
+    assert "there are no recordings in" in errors(capsys)[0]
 
 
 def test_figure_1(reproduce, table_1, capsys):

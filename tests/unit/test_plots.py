@@ -44,7 +44,9 @@ def test_example(tmp_path, level):
     sources = level * torch.randn(800, 2)
     estimates = sources * torch.tensor([1.0, 0.5])
     folder = tmp_path / "example"
-    write_example(folder, sources.sum(1), sources, estimates, 8000, "title")
+    write_example(
+        folder, sources.sum(1), sources, estimates, 8000, r"a $\no$ b"
+    )
     audio = {}
     for name in ("mixture", "source1", "source2", "estimate1", "estimate2"):
         samples, rate = soundfile.read(folder / f"{name}.wav")

@@ -7,10 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import race
 import soundfile
 from reproduce import parse_arguments
 from reproduction import runs
-from reproduction.methods import BY_NAME, METHODS, TABLE_1, TABLE_2, system_file
+from reproduction.methods import (
+    BY_NAME,
+    METHODS,
+    ORACLE,
+    TABLE_1,
+    TABLE_2,
+    system_file,
+)
 from reproduction.plan import (
     Budget,
     Planner,
@@ -126,6 +134,48 @@ def test_plus_is_l_10_and_twice_as_long():
     assert keys["number_of_epochs"] == 700
 
 
+@pytest.mark.parametrize("corpus", [None, "corpus"])
+def test_every_plus_is_trained_twice_as_long(tmp_path, corpus):
+    for number in (2, 3):
+        for split in ("tr", "cv", "tt"):
+            write_silence(tmp_path / f"{number}speakers", split, [1.0])
+    plain, plus = {}, {}
+    for hours in (None, 60.0):
+        budget = Budget(hours, corpus, None)
+        planner = Planner(tmp_path, tmp_path / "runs", budget)
+        for cell in TABLES["table3"].cells(planner.choose_columns()):
+            if cell.method.numbers == ORACLE:
+                continue
+            run = planner.training(cell.method, cell.train_on, 7)
+            epochs = run.options.get("number_of_epochs")
+            if epochs is None:
+                epochs = read_keys(run.system)["number_of_epochs"]
+            name = cell.method.name
+            known = plus if "DANet⁺" in cell.method.label else plain
+            known[name.removesuffix("_plus"), cell.train_on, hours] = (
+                run.hours,
+                epochs,
+            )
+    assert len(plus) == 2 * 2 * 3
+    for key, (hours, epochs) in plus.items():
+        assert hours == pytest.approx(2 * plain[key][0], rel=0.05), key
+        if key[-1] is None:
+            # Sec. 4.3: 350 epochs, and 700 of the plus
+            assert (plain[key][1], epochs) == (350, 700), key
+
+
+def test_mixtures_of_any_format_are_found(tmp_path):
+    mix = tmp_path / "2speakers" / "wav8k" / "min" / "tr" / "mix"
+    write_silence(tmp_path / "2speakers", "tr", [1.0])
+    soundfile.write(mix / "1.flac", np.zeros(16000), 8000)
+    soundfile.write(mix / "2.WAV", np.zeros(8000), 8000, format="WAV")
+    keys = {**KEYS, "number_of_epochs": 1}
+    schedule = make_schedule(
+        Budget(None, None, None), keys, [tmp_path / "2speakers"]
+    )
+    assert schedule.hours == pytest.approx(4 / 3600)
+
+
 def test_l_is_that_of_table_2():
     cells = TABLES["table2"].cells([("2", 2)])
     assert len(cells) == len(TABLE_2)
@@ -189,6 +239,22 @@ def test_settings_of_the_table_are_not_overridden(tmp_path):
         Planner(
             tmp_path, tmp_path, Budget(1.0, None, None), (1,), {"seed": "2"}
         )
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        ({"batch_size": "abc"}, "batch_size must be a positive integer"),
+        ({"segment_seconds": "0"}, "segment_seconds must be a number of sec"),
+        ({"lr": "["}, "a value that cannot be understood"),
+    ],
+)
+def test_settings_that_cannot_be(tmp_path, overrides, message):
+    budget = Budget(1.0, None, None)
+    with pytest.raises(UserError, match=message):
+        Planner(tmp_path, tmp_path, budget, (1,), overrides)
+    fine = {"noise": "/a: b #c", "noprogressbar": None, "dropout": "0"}
+    Planner(tmp_path, tmp_path, budget, (1,), fine)
 
 
 STUB = """\
@@ -304,12 +370,39 @@ def test_command_line():
         ("table1 --data_folder x -- 5", "expected --KEY VALUE behind --"),
         ("table1 --data_folder x -- --a 5 6", "got '6'"),
         ("table3 --data_folder x --systems y", "invalid choice: 'y'"),
+        ("table3 --data_folder x --seeds 1 -2", "invalid seed value: '-2'"),
+        ("table1 --data_folder x -- --a 5 --a 6", "--a is given twice"),
     ],
 )
 def test_bad_command_lines(arguments, message, capsys):
     with pytest.raises(SystemExit, match="2"):
         parse_arguments(arguments.split())
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ("--minutes nan", "invalid positive float"),
+        ("--minutes -1", "invalid positive float"),
+        ("--evaluations 0", "invalid positive int"),
+        ("-- --lr", "expected pairs of --KEY VALUE"),
+        ("-- --lr 1 --lr 2", "is given twice"),
+    ],
+)
+def test_bad_command_lines_of_the_race(arguments, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        race.parse_arguments(arguments.split())
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("text", ["", "3", "[a]", "a: 3", "a: [", "a: 1\na: 2"])
+def test_files_without_candidates(text, tmp_path, capsys):
+    path = tmp_path / "race.yaml"
+    path.write_text(text)
+    assert race.main(["--candidates", str(path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"race.py: error: {path} ")
 
 
 def test_figures_of_the_paper_fit_its_text():

@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 from reproduction.methods import RECIPE, system_file
 from reproduction.runs import Run, describe_sources
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from speechbrain_kmdanet.errors import UserError, run_command
 from speechbrain_kmdanet.utils.jobs import in_new_process, write_whole
@@ -35,6 +36,7 @@ from speechbrain_kmdanet.utils.report import (
     format_number,
     hide_paths,
 )
+from speechbrain_kmdanet.utils.settings import parse_command, positive, show
 from speechbrain_kmdanet.utils.yaml_layers import load_settings
 
 SYSTEM = "kmeans_danet_spherical"
@@ -116,7 +118,7 @@ def measure_cost(system: str, options: Mapping[str, Any]) -> Cost:
     for key, value in options.items():
         arguments += [f"--{key}", str(value)]
     steps = UNTIMED_STEPS + TIMED_STEPS
-    path, _, overrides = train.sb.parse_arguments(arguments)
+    path, _, overrides = parse_command(arguments)
     hparams = load_settings(path, train.name_mixtures(overrides))
     Path(hparams["save_folder"]).mkdir(parents=True, exist_ok=True)
     loader: Any = train.make_loaders(hparams)[0]
@@ -157,6 +159,41 @@ def read_curve(train_log: Path) -> list[tuple[float, float]]:
     )
     hour = sorted(seconds)[len(seconds) // 2] / 3600
     return [(hour * n, score) for n, score in enumerate(scores, start=1)]
+
+
+def read_candidates(path: Path) -> dict[str, dict[str, Any]]:
+    """Reads the candidates.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        YAML file.
+
+    Returns
+    -------
+    dict
+        Options by candidate.
+
+    Raises
+    ------
+    UserError
+        If the file holds something else.
+    """
+    try:
+        found = YAML(typ="safe").load(path)
+    except (YAMLError, ValueError) as error:
+        text = " ".join(str(error).split())
+        raise UserError(f"{path} is no YAML file: {text}") from error
+    if not (
+        isinstance(found, dict)
+        and found
+        and all(isinstance(options, dict) for options in found.values())
+    ):
+        raise UserError(
+            f"{path} must hold candidates, NAME: {{KEY: VALUE}}, got "
+            f"{show(found)}"
+        )
+    return found
 
 
 def race(
@@ -296,13 +333,13 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     add("--candidates", type=Path, default=RECIPE / "race.yaml", metavar="FILE")
     add(
         "--minutes",
-        type=float,
+        type=positive(float),
         default=30.0,
         help="CPU time of a training, without validation (default: 30)",
     )
     add(
         "--evaluations",
-        type=int,
+        type=positive(int),
         default=4,
         metavar="N",
         help="points of a curve (default: 4)",
@@ -327,6 +364,8 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     if len(keys) != len(values) or not all(x.startswith("--") for x in keys):
         parser.error("expected pairs of --KEY VALUE behind --")
     options.overrides = {key[2:]: x for key, x in zip(keys, values)}
+    if len(options.overrides) < len(keys):
+        parser.error("an option behind -- is given twice")
     return options
 
 
@@ -345,7 +384,7 @@ def run(arguments: list[str]) -> None:
     """
     options = parse_arguments(arguments)
     options.command = hide_paths(["python", "race.py", *arguments])
-    candidates = YAML(typ="safe").load(options.candidates)
+    candidates = read_candidates(options.candidates)
     unknown = [x for x in options.names if x not in candidates]
     if unknown:
         raise UserError(

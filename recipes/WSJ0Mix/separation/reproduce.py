@@ -14,12 +14,13 @@ from typing import Any
 
 from reproduction.figure import draw_figure_1
 from reproduction.methods import ANY, BY_NAME, RECIPE, TRAIN_ON
-from reproduction.plan import Budget, Planner
+from reproduction.plan import MODELS, Budget, Planner
 from reproduction.runs import Run, describe_costs
 from reproduction.tables import REFERENCE, TABLES, write_table
 
 from speechbrain_kmdanet.errors import UserError, run_command
 from speechbrain_kmdanet.utils.report import hide_paths
+from speechbrain_kmdanet.utils.settings import SCHEMA, check_settings, positive
 
 FIGURE = "figure1"
 DESCRIPTION = """\
@@ -55,17 +56,11 @@ systems:
 """
 
 
-def _positive(kind: Callable) -> Callable:
-    """Type of an option: a positive number."""
-
-    def parse(text: str) -> float:
-        value = kind(text)
-        if not 0 < value < float("inf"):
-            raise ValueError
-        return value
-
-    parse.__name__ = f"positive {kind.__name__}"
-    return parse
+def seed(text: str) -> int:
+    """Type of an option: what the schema says of a seed."""
+    value = int(text)
+    check_settings({"seed": value}, MODELS / SCHEMA)
+    return value
 
 
 OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -80,7 +75,7 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "--hours": (
         "hours of mixtures that each training sees (default: the numbers of "
         "epochs in the YAML files, which are the paper's)",
-        {"type": _positive(float), "metavar": "H"},
+        {"type": positive(float), "metavar": "H"},
     ),
     "--dynamic_mixing": (
         "train on new mixtures in every epoch, of this folder with one folder "
@@ -90,11 +85,11 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "--epoch_size": (
         "mixtures in an epoch of dynamic mixing (default: a 14th of the "
         "hours, at most 20000)",
-        {"type": _positive(int), "metavar": "N"},
+        {"type": positive(int), "metavar": "N"},
     ),
     "--seeds": (
         "each training is made with each of these (default: 1234)",
-        {"type": int, "metavar": "SEED", "nargs": "+", "default": [1234]},
+        {"type": seed, "metavar": "SEED", "nargs": "+", "default": [1234]},
     ),
     "--systems": (
         "run these of table3 (default: all), or draw this one in figure1 "
@@ -179,6 +174,8 @@ def _parse_overrides(
     for word in words:
         if word.startswith("--"):
             name, equals, value = word[2:].partition("=")
+            if name in overrides:
+                parser.error(f"--{name} is given twice")
             overrides[name] = value if equals else None
         elif name is None or overrides[name] is not None:
             parser.error(f"expected --KEY VALUE behind --, got {word!r}")

@@ -44,6 +44,7 @@ from speechbrain_kmdanet.utils.plots import plot_training_curves, write_example
 from speechbrain_kmdanet.utils.processes import process_group
 from speechbrain_kmdanet.utils.resumable import ResumableBrain
 from speechbrain_kmdanet.utils.run_folder import RunFolder
+from speechbrain_kmdanet.utils.settings import parse_command
 from speechbrain_kmdanet.utils.yaml_layers import load_settings
 
 logger = get_logger(__name__)
@@ -180,7 +181,9 @@ class Separator(ResumableBrain):
         )
         self.save_epoch({"si_sdri": si_sdri, "epoch": epoch}, "si_sdri")
         curves = os.path.join(self.hparams.output_folder, "training.png")
-        run_on_main(plot_training_curves, [self.hparams.train_log, curves])
+        # Loggers for other tools leave no text to draw.
+        if os.path.isfile(self.hparams.train_log):
+            run_on_main(plot_training_curves, [self.hparams.train_log, curves])
 
     def _write_results(self) -> None:
         """Writes the results of the test and shows their means."""
@@ -281,7 +284,7 @@ def run(arguments: Sequence[str]) -> None:
     UserError
         If a setting, the data or the weights cannot be used.
     """
-    hparams_file, run_opts, overrides = sb.parse_arguments(list(arguments))
+    hparams_file, run_opts, overrides = parse_command(arguments)
     overrides = name_mixtures(overrides)
     with process_group(run_opts):
         hparams = load_settings(hparams_file, overrides)

@@ -5,7 +5,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from speechbrain_kmdanet.dataio.audio import UnusableSource, read_source
+from reproduction.data import find_mixtures
+from speechbrain_kmdanet.dataio.audio import (
+    UnusableSource,
+    list_recordings,
+    read_source,
+)
 from speechbrain_kmdanet.dataio.wsj0mix import mixture_folder
 from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.inference.separation import AttractorSeparation
@@ -129,9 +134,7 @@ def draw_figure_1(
 
 def _find(folder: Path, name: str | None) -> str:
     """Name of a mixture, the first one by default."""
-    names = sorted(path.stem for path in folder.glob("*.wav"))
-    if not names:
-        raise UserError(f"there are no WAV files in {folder}")
+    names = list(find_mixtures(folder))
     if name is not None and name not in names:
         raise UserError(f"there is no mixture {name} in {folder}")
     return name or names[0]
@@ -141,9 +144,16 @@ def _read(folder: Path, name: str) -> torch.Tensor:
     """A mixture and its two sources [3, L]."""
     signals = []
     for part in ("mix", "s1", "s2"):
-        path = folder / part / f"{name}.wav"
+        path = list_recordings(folder / part).get(name)
+        if path is None:
+            raise UserError(f"there is no recording {name} in {folder / part}")
         try:
             signals.append(read_source(path)[0])
         except UnusableSource as problem:
             raise UserError(f"{path}: {problem}") from problem
+    if len({len(signal) for signal in signals}) > 1:
+        raise UserError(
+            f"the mixture {name} of {folder} and its sources differ in length: "
+            "build this mixture again"
+        )
     return torch.from_numpy(np.stack(signals)).float()

@@ -6,8 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import soundfile
-
+from reproduction.data import count_mixtures, measure_hours
 from reproduction.methods import (
     BY_NAME,
     ORACLE,
@@ -20,9 +19,9 @@ from reproduction.methods import (
     system_file,
 )
 from reproduction.runs import Run
-from speechbrain_kmdanet.dataio.wsj0mix import mixture_folder
 from speechbrain_kmdanet.errors import UserError
-from speechbrain_kmdanet.utils.yaml_layers import read_layers
+from speechbrain_kmdanet.utils.settings import SCHEMA, as_yaml, check_settings
+from speechbrain_kmdanet.utils.yaml_layers import parse_overrides, read_layers
 
 LOSS = "loss"
 MODELS = RECIPE.parents[2] / "hparams"
@@ -177,7 +176,7 @@ def make_schedule(
     folders : sequence of pathlib.Path
         Folders of mixtures in the layout of WSJ0-mix.
     factor : int
-        How many times the hours it may take.
+        How many times the hours, or the epochs of the settings, it takes.
     curriculum : bool
         Whether to train on short segments first.
 
@@ -209,9 +208,11 @@ def make_schedule(
         """Hours of an epoch of segments."""
         if budget.dynamic_mixing:
             return size * segment / 3600
-        return sum(_hours_of_tr(folder, keys, segment) for folder in folders)
+        return sum(measure_hours(folder, keys, segment) for folder in folders)
 
-    epochs, asked = int(keys["number_of_epochs"]), None
+    epochs, asked = factor * int(keys["number_of_epochs"]), None
+    if factor > 1:
+        options["number_of_epochs"] = epochs
     if budget.hours is not None:
         asked = factor * budget.hours
         an_epoch = share * hours_of(short) + (1 - share) * hours_of(long)
@@ -233,44 +234,6 @@ def make_schedule(
     return Schedule(options, epochs, hours)
 
 
-def _hours_of_tr(folder: Path, keys: Settings, segment: float) -> float:
-    """Hours of mixtures in an epoch of segments of tr."""
-    durations = _durations(_mix_folder(folder, keys, "tr"))
-    return sum(min(duration, segment) for duration in durations) / 3600
-
-
-def _count(folder: Path, keys: Settings, split: str) -> int:
-    """Number of mixtures of a split."""
-    return len(_list_files(_mix_folder(folder, keys, split)))
-
-
-def _mix_folder(folder: Path, keys: Settings, split: str) -> Path:
-    """Folder of the mixtures of a split."""
-    rate, mode = int(keys["sample_rate"]), str(keys["mix_mode"])
-    return mixture_folder(folder, rate, mode, split) / "mix"
-
-
-@cache
-def _list_files(folder: Path) -> list[Path]:
-    """WAV files of a folder."""
-    paths = sorted(folder.glob("*.wav"))
-    if not paths:
-        raise UserError(
-            f"there are no WAV files in {folder}: data_folder must hold "
-            "2speakers/ and 3speakers/ in the layout of WSJ0-mix"
-        )
-    return paths
-
-
-@cache
-def _durations(folder: Path) -> list[float]:
-    """Durations in seconds of the files of a folder."""
-    try:
-        return [soundfile.info(path).duration for path in _list_files(folder)]
-    except soundfile.SoundFileError as error:
-        raise UserError(str(error)) from error
-
-
 class Planner:
     """Turns figures of tables into runs.
 
@@ -290,7 +253,7 @@ class Planner:
     Raises
     ------
     UserError
-        If an override is a setting that the tables vary.
+        If an override is a setting that the tables vary, or cannot be.
     """
 
     def __init__(
@@ -312,6 +275,8 @@ class Planner:
                     f"--{name} is set by the table: options behind -- are for "
                     "what all of its runs have in common"
                 )
+        given = [as_yaml(*x) for x in self.overrides.items() if None not in x]
+        check_settings(parse_overrides("\n".join(given)), MODELS / SCHEMA)
 
     def choose_columns(
         self, train_on: Sequence[str] | None = None
@@ -411,9 +376,15 @@ class Planner:
         numbers = parse_numbers(train_on)
         folders = [self._data(number) for number in numbers]
         keys = self._keys(method)
+        own = keys["number_of_epochs"]
+        if method.factor > 1:
+            # Times that of the others, whatever its own file says.
+            keys["number_of_epochs"] = read_keys("training")["number_of_epochs"]
         schedule = make_schedule(
             self.budget, keys, folders, method.factor, method.curriculum
         )
+        if self.budget.hours is None and schedule.epochs == own:
+            schedule.options.pop("number_of_epochs", None)
         folder = self.runs_folder / method.name / f"{train_on}speakers"
         folder /= f"seed{seed}"
         results = folder / f"test_{train_on}speakers"
@@ -428,8 +399,8 @@ class Planner:
             **self._options(method),
         }
         evaluations = sum(
-            schedule.epochs * _count(data, keys, "cv")
-            + _count(data, keys, "tt")
+            schedule.epochs * count_mixtures(data, keys, "cv")
+            + count_mixtures(data, keys, "tt")
             for data in folders
         )
         return Run(
@@ -465,7 +436,7 @@ class Planner:
             title += f", trained on {train_on}, seed {seed}"
         test = {**options, **test, **method.test_options}
         test["test_folder"] = results
-        count = _count(data, self._keys(method), "tt")
+        count = count_mixtures(data, self._keys(method), "tt")
         name, system = method.name, method.system
         run = Run(title, results, results, name, system, test, 0.0, count)
         return [*before, run]
