@@ -244,6 +244,9 @@ def decode_sources(
     >>> torch.allclose(sources.sum(2), mixture, atol=1e-5)
     True
     """
+    check_tensor(
+        "spectrum", spectrum, "complex", batch=None, bins=None, frames=None
+    )
     batch, bins, frames = spectrum.shape
     check_tensor(
         "masks",

@@ -319,8 +319,19 @@ def _describe(error: ValidationError) -> str:
         known = schema["properties"]
         unknown = next(x for x in error.instance if x not in known)
         return f"{name} has no key {show(unknown)}{suggest(unknown, known)}"
-    expected = schema.get("title") or f"one of {tuple(schema['enum'])}"
-    return f"{name} must be {expected}, got {show(error.instance)}"
+    return f"{name} must be {_expected(error)}, got {show(error.instance)}"
+
+
+def _expected(error: ValidationError) -> str:
+    """What a value would have to be."""
+    schema: Any = error.schema
+    if "title" in schema:
+        return schema["title"]
+    if error.validator == "anyOf":
+        return " or ".join(map(_expected, error.context))
+    if "enum" in schema:
+        return f"one of {tuple(schema['enum'])}"
+    return schema["type"]
 
 
 def parse_command(arguments: Sequence[str]) -> tuple[str, Any, str]:

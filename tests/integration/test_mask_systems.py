@@ -93,7 +93,11 @@ def test_stages(recipe, train, data, tmp_path, monkeypatch):
             dict(pretraining_epochs=1),
             "pretraining_loss must be one of ('magnitude', ",
         ),
-        ("dpcl", dict(threshold_db=-40), "threshold_db must be positive"),
+        (
+            "dpcl",
+            dict(threshold_db=-40),
+            "threshold_db must be a positive number",
+        ),
     ],
 )
 def test_wrong_options(

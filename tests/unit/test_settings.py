@@ -73,7 +73,11 @@ def refused(call, *arguments):
             "output_folder must be a path .*, got 'a<b>'",
         ),
         ("loss", "snr", r"loss must be one of \('magnitude', 'si_sdr'"),
-        ("pretraining_loss", 3, "pretraining_loss must be a loss, or null"),
+        (
+            "pretraining_loss",
+            3,
+            r"pretraining_loss must be one of \('magnitude', .* or null",
+        ),
         ("ema_decay", 1, "ema_decay must be a number from 0 to below 1"),
         ("encoder", 3, "encoder must be something that is made"),
         ("encoder", {"a": 1}, "encoder: .*STFTEncoder has no argument 'a'"),
