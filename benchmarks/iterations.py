@@ -44,6 +44,7 @@ def measure_precision(
         sources=make_sources(options.batch_size, options.seconds),
         device=options.device,
         precision=precision,
+        trunk=options.trunk,
     )
     steps = {L: make(L) for L in ITERATIONS}
     gauges = {L: partial(seconds, steps[L]) for L in steps}
@@ -71,10 +72,11 @@ def run(arguments: list[str]) -> None:
         Command line without the program.
     """
     parser = argparse.ArgumentParser(
-        description="Measures training steps of the paper's network with L = "
+        description="Measures training steps of k-means DANet with L = "
         f"{', '.join(map(str, ITERATIONS))} iterations of k-means: time, "
         "mixtures a second and peak memory, in single and mixed precision. "
-        "Writes RESULTS/iterations_DEVICE.md."
+        "Writes RESULTS/iterations_DEVICE.md; the trunk, if it is not the "
+        "paper's, is in its name."
     )
     add = parser.add_argument
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -87,6 +89,8 @@ def run(arguments: list[str]) -> None:
         default=PRECISIONS,
         help="of the network; k-means is in fp32 (default: both)",
     )
+    text = "name of a YAML file of hparams/ (default: blstm, the paper's)"
+    add("--trunk", default="blstm", help=text)
     text = f"mixtures in a batch (default: {BATCH})"
     add("--batch_size", type=int, default=BATCH, help=text)
     text = f"length of a mixture (default: {SECONDS:g})"
@@ -98,11 +102,13 @@ def run(arguments: list[str]) -> None:
         for line in measure_precision(precision, options)
     ]
     about = (
-        f"Training steps of the paper's network, {options.batch_size} mixtures "
-        f"of {options.seconds:g} s: medians over {options.repeats} rounds in "
+        f"Training steps on the trunk {options.trunk}, {options.batch_size} "
+        f"mixtures of {options.seconds:g} s: medians over {options.repeats} rounds in "
         "which all L take turns, and the peak of the memory of tensors."
     )
     kind = torch.device(options.device).type
+    if options.trunk != "blstm":
+        kind = f"{options.trunk}_{kind}"
     report(
         options.results / f"iterations_{kind}.md",
         "Iterations of k-means in training",

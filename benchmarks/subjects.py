@@ -151,7 +151,7 @@ class PeerAttractors(AttractorEstimator):
 
 
 class TrainingStep:
-    """A step of the paper's network without the loader; called, it makes one.
+    """A step of k-means DANet without the loader; called, it makes one.
 
     Arguments
     ---------
@@ -167,6 +167,8 @@ class TrainingStep:
         "fp32" or, for the network, "bf16".
     wrap : callable
         What is made of the masker before it is trained, such as DDP.
+    trunk : str
+        Name of its YAML file; the paper's by default.
     """
 
     def __init__(
@@ -177,11 +179,12 @@ class TrainingStep:
         device: str = "cpu",
         precision: str = "fp32",
         wrap: Callable[[nn.Module], nn.Module] | None = None,
+        trunk: str = "blstm",
     ):
         self.encoder, self.masknet, self.decoder = (
             module.to(device)
             for module in _make_modules(
-                "kmeans_danet", train_iterations=iterations
+                "kmeans_danet", train_iterations=iterations, trunk=trunk
             )
         )
         if attractors is not None:
