@@ -28,7 +28,7 @@ class _STFT(nn.Module):
     def __init__(self, n_fft: int = 512, hop_length: int = 128) -> None:
         super().__init__()
         for name, value in (("n_fft", n_fft), ("hop_length", hop_length)):
-            if not isinstance(value, int):
+            if type(value) is not int:
                 raise UserError(
                     f"{name} must be an integer, got {describe(value)}"
                 )
