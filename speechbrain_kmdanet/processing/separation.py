@@ -245,7 +245,12 @@ def decode_sources(
     True
     """
     check_tensor(
-        "spectrum", spectrum, "real or complex", batch=None, bins=None, frames=None
+        "spectrum",
+        spectrum,
+        "real or complex",
+        batch=None,
+        bins=None,
+        frames=None,
     )
     batch, bins, frames = spectrum.shape
     check_tensor(

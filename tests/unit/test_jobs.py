@@ -1,5 +1,6 @@
 """Tests of processes that share work, and of files that are whole."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -250,3 +251,11 @@ def test_pool_ends_with_the_command(capsys):
     finally:
         signal.signal(signal.SIGALRM, before)
     assert time.monotonic() - began < 2.3
+
+
+def test_a_write_that_fails_names_its_file(tmp_path):
+    path = tmp_path / "notes.txt"
+    with pytest.raises(OSError, match="File too large: .*notes.txt"):
+        with write_whole(path):
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    assert not [*tmp_path.iterdir()]
