@@ -285,7 +285,8 @@ def write_whole(path: str | Path) -> Iterator[Path]:
         os.replace(unfinished, path)
     except OSError as error:
         # A write that fails, as on a full disk, does not know its file.
-        error.filename = error.filename or str(path)
+        if error.errno is not None:
+            error.filename = error.filename or str(path)
         raise
     finally:
         unfinished.unlink(missing_ok=True)
