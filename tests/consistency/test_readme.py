@@ -9,7 +9,7 @@ import torch
 from recipe_runs import RECIPE, ROOT
 from speechbrain.utils.run_opts import RunOptions
 
-from speechbrain_kmdanet.utils.yaml_layers import read_layers
+from speechbrain_kmdanet.utils.settings import read_schema
 
 READMES = sorted(
     path
@@ -58,8 +58,7 @@ def test_snippets_run(path, tmp_path, monkeypatch):
 @of_each
 def test_commands_exist(path):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    recipes = (RECIPE / "hparams").glob("*.yaml")
-    keys = {key for file in recipes for key in read_layers(file)}
+    keys = read_schema(ROOT / "hparams" / "schema.yaml")["properties"]
     known = {*keys, *RunOptions().as_dict(), "ckpt_interval_steps"}
     for words in commands(path):
         if words[:1] == ["make"]:
