@@ -122,4 +122,25 @@ def _one_line(error: Exception) -> str:
     if message.startswith("Caught "):
         # PyTorch makes one text of the worker's traceback and its message.
         message = re.split(r"\n(?:\w+\.)*\w*Error: ", message)[-1]
-    return " ".join(message.split())
+    return one_line(message)
+
+
+def one_line(text: object) -> str:
+    """What stands in a message that is to be one line.
+
+    Arguments
+    ---------
+    text : object
+        A text, or what has one, as an error.
+
+    Returns
+    -------
+    str
+        Its words, with a space between them.
+
+    Example
+    -------
+    >>> one_line("a\\n  b")
+    'a b'
+    """
+    return " ".join(str(text).split())

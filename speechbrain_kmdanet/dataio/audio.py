@@ -21,7 +21,7 @@ from scipy.signal import resample_poly
 
 from speechbrain_kmdanet.dataio.active_level import active_speech_level
 from speechbrain_kmdanet.dataio.containers import find_cut, noted_as_cut
-from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.errors import UserError, one_line
 from speechbrain_kmdanet.utils.jobs import parallel
 
 LEVEL_RATE = 8000  # Hz; the level is measured here whatever rate is written
@@ -291,7 +291,7 @@ def _reason(error: Exception) -> str:
     """What libsndfile, or the system, says."""
     text = getattr(error, "error_string", None)
     text = text or getattr(error, "strerror", None) or str(error)
-    return " ".join(text.split()).strip(". ")
+    return one_line(text).strip(". ")
 
 
 def audio_suffixes() -> set[str]:

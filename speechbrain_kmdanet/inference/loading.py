@@ -27,7 +27,7 @@ from speechbrain.utils.fetching import FetchFrom, FetchSource, fetch
 from speechbrain.utils.parameter_transfer import Pretrainer
 from torch import nn
 
-from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.errors import UserError, one_line
 from speechbrain_kmdanet.utils.export import PRETRAINER, load_state
 
 NEW = "!new:"
@@ -126,7 +126,7 @@ def load_separator(
     try:
         hparams = read(path, overrides, overrides_must_match)
     except NO_SEPARATOR as error:
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path}: {one_line(error)}") from error
     _check(path, hparams, modules, numbers)
     if trust:
         _load_as_told(hparams["pretrainer"], source, fetch_options)
@@ -304,7 +304,7 @@ def _check(
     for key in numbers:
         value = hparams.get(key)
         if type(value) is not int or value < 1:
-            got = " ".join(repr(value).split())[:80]
+            got = one_line(repr(value))[:80]
             raise UserError(
                 f"{path}: {key} must be a positive integer, got {got}"
             )

@@ -22,7 +22,7 @@ from speechbrain_kmdanet.dataio.audio import (
     read_recording,
     resample,
 )
-from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.errors import UserError, one_line
 from speechbrain_kmdanet.inference.loading import (
     FETCH_OPTIONS,
     Overrides,
@@ -312,10 +312,9 @@ def _absolute_lengths(lengths: Tensor | None, mix: Tensor) -> Tensor:
     except (TypeError, ValueError):
         shares = torch.zeros(0)
     if shares.shape != (batch,) or not ((shares > 0) & (shares <= 1)).all():
-        got = " ".join(str(lengths).split())
         raise UserError(
             f"lengths must be {batch} relative lengths in (0, 1] for mix of "
-            f"shape {tuple(mix.shape)}, got {got}"
+            f"shape {tuple(mix.shape)}, got {one_line(lengths)}"
         )
     return (shares * num_samples).round().long()
 

@@ -28,6 +28,7 @@ from speechbrain_kmdanet.nnet.loss.separation import (
     permute_sources,
     si_sdr,
 )
+from speechbrain_kmdanet.nnet.parallel import several_processes
 from speechbrain_kmdanet.utils.jobs import write_whole
 
 # Quantile of the normal distribution for intervals of 95 %.
@@ -61,7 +62,7 @@ def gather(value: Any) -> list[Any]:
     >>> gather("mine")
     ['mine']
     """
-    if not torch.distributed.is_initialized():
+    if not several_processes():
         return [value]
     values = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(values, value)

@@ -24,7 +24,7 @@ from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 from ruamel.yaml.error import YAMLError
 
-from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.errors import UserError, one_line
 
 SCHEMA = "schema.yaml"
 MAX_SHOWN = 80
@@ -278,7 +278,7 @@ def show(value: Any) -> str:
     "'a'"
     """
     try:
-        text = " ".join(repr(value).split())
+        text = one_line(repr(value))
     except ValueError:  # Python shows no integer of thousands of digits.
         text = "an integer of thousands of digits"
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."

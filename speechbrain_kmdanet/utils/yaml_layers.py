@@ -22,7 +22,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 
-from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.errors import UserError, one_line
 from speechbrain_kmdanet.utils.jobs import write_whole
 from speechbrain_kmdanet.utils.settings import (
     check_arguments,
@@ -72,7 +72,7 @@ def load_settings(
         # So libraries refuse sizes, and so does the memory.
         if type(error) is RuntimeError and "allocate" not in str(error):
             raise
-        text = " ".join(str(error).split())
+        text = one_line(error)
         raise UserError(
             f"{path}: what it describes cannot be made: {text}"
         ) from error
@@ -185,7 +185,7 @@ def parse_overrides(overrides: Overrides) -> dict[str, Any]:
         key = re.search(r'key "([^"]*)"', str(error))
         raise UserError(f"--{key and key[1]} is given twice") from error
     except (YAMLError, ValueError, RecursionError) as error:
-        text = " ".join(str(getattr(error, "problem", error)).split())
+        text = one_line(getattr(error, "problem", error))
         raise UserError(
             f"an option has a value that cannot be understood ({text}): check "
             "brackets and quotes"
@@ -205,7 +205,7 @@ def _load(path: Path) -> CommentedMap:
     try:
         settings = ruamel.yaml.YAML().load(path.read_text(encoding="utf-8"))
     except (YAMLError, ValueError, RecursionError) as error:
-        text = " ".join(str(error).split()).replace('"<unicode string>"', "it")
+        text = one_line(error).replace('"<unicode string>"', "it")
         raise UserError(f"{path} is no YAML file: {text}") from error
     if not isinstance(settings, CommentedMap):
         raise UserError(f"{path} has no settings: give a YAML file of keys")
@@ -307,7 +307,7 @@ def _resolve(path: str | Path, overrides: Overrides) -> io.StringIO:
     except UserError:
         raise
     except (YAMLError, ArithmeticError, KeyError, ValueError) as error:
-        text = " ".join(str(error).split())
+        text = one_line(error)
         key = re.search(r"'(\w+)' is a !PLACEHOLDER", text)
         if key and key[1] in MODULES:
             text = f"no layer of {path} makes the {key[1]}: {REMEDY}"

@@ -28,7 +28,7 @@ from reproduction.runs import Run, describe_sources
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from speechbrain_kmdanet.errors import UserError, run_command
+from speechbrain_kmdanet.errors import UserError, one_line, run_command
 from speechbrain_kmdanet.utils.jobs import in_new_process, write_whole
 from speechbrain_kmdanet.utils.plots import NUMBER
 from speechbrain_kmdanet.utils.report import (
@@ -182,8 +182,7 @@ def read_candidates(path: Path) -> dict[str, dict[str, Any]]:
     try:
         found = YAML(typ="safe").load(path)
     except (YAMLError, ValueError) as error:
-        text = " ".join(str(error).split())
-        raise UserError(f"{path} is no YAML file: {text}") from error
+        raise UserError(f"{path} is no YAML file: {one_line(error)}") from error
     if not (
         isinstance(found, dict)
         and found
