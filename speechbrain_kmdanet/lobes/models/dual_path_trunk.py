@@ -185,7 +185,7 @@ class DualPathNet(nn.Module):
             Features H [B, T, Q, C] of Q bands; those of padded frames have no
             meaning.
         """
-        x = _parts(spectrum, num_frames)  # [B, 3, T, F]
+        x = spectral_parts(spectrum, num_frames)  # [B, 3, T, F]
         if hints is not None:
             hints = hints.unflatten(1, x.shape[2:])  # [B, T, F, E]
             if num_frames is not None:
@@ -210,9 +210,33 @@ class DualPathNet(nn.Module):
         return x
 
 
-def _parts(spectrum: Tensor, num_frames: Tensor | None) -> Tensor:
-    """Root-compressed real and imaginary parts, log-magnitudes [B, 3, T, F]."""
+def spectral_parts(
+    spectrum: Tensor,
+    num_frames: Tensor | None = None,
+    masks: Tensor | None = None,
+) -> Tensor:
+    """What a network hears of every bin, at any level.
+
+    Arguments
+    ---------
+    spectrum : torch.Tensor
+        Complex spectrum of the mixture [B, F, T].
+    num_frames : torch.Tensor
+        Number of frames of each item that are not padding [B]; None if there
+        is no padding.
+    masks : torch.Tensor
+        What to hear of the mixture [B, 1, T, F], from 0 to 1: all of it by
+        default.
+
+    Returns
+    -------
+    torch.Tensor
+        Root-compressed real and imaginary parts, and log-magnitudes
+        [B, 3, T, F]; zeros in padded frames.
+    """
     magnitudes = relative_magnitudes(spectrum, num_frames)  # [B, T, F]
+    if masks is not None:
+        magnitudes = magnitudes * masks.squeeze(1)
     logs = (magnitudes.clamp_min(LOG_FLOOR).log() + LOG_SHIFT) * LOG_SCALE
     if num_frames is not None:
         # As beyond the ends of an item: zeros.
