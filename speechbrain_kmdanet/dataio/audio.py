@@ -144,7 +144,7 @@ def read_recording(path: str | bytes | Path) -> tuple[np.ndarray, int]:
         If there is no file, or it is SPHERE, unreadable, truncated, of unknown
         length, empty, of an odd rate, or has samples that are not finite.
     """
-    with _open(as_path(path)) as sound:
+    with open_recording(as_path(path)) as sound:
         # With a number of samples: some codecs cannot seek to find the end.
         signal = sound.read(sound.frames, "float64", always_2d=True)
         missing, sample_rate = sound.frames - len(signal), sound.samplerate
@@ -170,7 +170,7 @@ def read_header(path: str | bytes | Path) -> tuple[int, int, int]:
     tuple of int
         Samples of a channel, their rate in Hz, and the number of channels.
     """
-    with _open(as_path(path)) as sound:
+    with open_recording(as_path(path)) as sound:
         return sound.frames, sound.samplerate, sound.channels
 
 
@@ -234,7 +234,7 @@ def name_path(path: str | Path) -> str:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[soundfile.SoundFile]:
+def open_recording(path: Path) -> Iterator[soundfile.SoundFile]:
     """Opens a recording that is whole, as far as its header tells."""
     _check_kind(path)
     try:
@@ -351,7 +351,7 @@ def is_compressed(path: str | Path) -> bool:
     bool
         True for Ogg, Opus and MP3, whatever the name of the file.
     """
-    with _open(as_path(path)) as sound:
+    with open_recording(as_path(path)) as sound:
         return sound.format in COMPRESSED or sound.subtype.startswith("MPEG")
 
 

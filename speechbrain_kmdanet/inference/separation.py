@@ -1,15 +1,12 @@
 """The separator that users load."""
 
-import copy
 import os
-from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from speechbrain.inference.interfaces import Pretrained
-from speechbrain.utils.logger import get_logger
 from torch import Tensor, nn
 
 from speechbrain_kmdanet.dataio.audio import (
@@ -19,20 +16,25 @@ from speechbrain_kmdanet.dataio.audio import (
     UnusableSource,
     as_path,
     name_path,
-    read_recording,
     resample,
 )
-from speechbrain_kmdanet.errors import UserError, one_line
+from speechbrain_kmdanet.dataio.recording import read_blocks, warn_if_clipped
+from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.inference.batch import (
+    Batch,
+    check_rate,
+    is_auto,
+    make_batch,
+    without_half_precision,
+)
 from speechbrain_kmdanet.inference.loading import (
     FETCH_OPTIONS,
     Overrides,
     Source,
     load_separator,
 )
-from speechbrain_kmdanet.processing.bins import valid_mask
-from speechbrain_kmdanet.processing.separation import separate
-
-logger = get_logger(__name__)
+from speechbrain_kmdanet.processing.bands import restore_sources
+from speechbrain_kmdanet.processing.separation import Separation
 
 # Remedies for one file, where those for a whole corpus do not fit.
 REMEDIES = {
@@ -43,11 +45,21 @@ REMEDIES = {
         "no audio"
     ),
 }
-FULL_SCALE = 0.99  # 8-bit files only reach 127/128
-FAINTEST, LOUDEST = 1e-10, 1e10  # peaks whose squares are far from the limits
-CANCELLED = 0.1  # of the power that the mean of independent channels has
-ROUNDING = 1e-24  # of the power of float64
-CLIPPED_RUN = 3  # equal samples in a row: rarely chance at full scale
+
+
+class Count(NamedTuple):
+    """Numbers of talkers of a batch.
+
+    Arguments
+    ---------
+    num_spks : torch.Tensor
+        Number of talkers of each mixture [B].
+    confidence : torch.Tensor
+        How likely each number is [B], from 0 to 1.
+    """
+
+    num_spks: Tensor
+    confidence: Tensor
 
 
 class AttractorSeparation(Pretrained):
@@ -157,7 +169,7 @@ class AttractorSeparation(Pretrained):
     def separate_batch(
         self,
         mix: Tensor,
-        num_spks: int | None = None,
+        num_spks: int | str | None = None,
         lengths: Tensor | None = None,
     ) -> Tensor:
         """Separates a batch of mixtures.
@@ -169,8 +181,9 @@ class AttractorSeparation(Pretrained):
         ---------
         mix : torch.Tensor
             Mixtures [B, L] at the sample rate of the model.
-        num_spks : int
-            Number of talkers K, 1 to 100; that of the model by default.
+        num_spks : int or str
+            Number of talkers K, 1 to 100, or "auto": those of each mixture are
+            counted. That of the model by default.
         lengths : torch.Tensor
             Relative lengths [B] in (0, 1] of the mixtures, as SpeechBrain's
             padded batches have them; all of full length by default.
@@ -179,68 +192,177 @@ class AttractorSeparation(Pretrained):
         -------
         torch.Tensor
             Sources [B, L, K] on the device of the model, which sum to the
-            mixtures; zeros behind the length of a mixture.
+            mixtures; zeros behind the length of a mixture. Where talkers are
+            counted, K is the largest number; a mixture of fewer has silent
+            sources at the end.
 
         Raises
         ------
         UserError
             If a mixture is no float tensor of that shape, is shorter than the
             window of the encoder or has samples that are not finite, if its
-            sources would have such, or num_spks is no integer from 1 to the
-            number of time-frequency bins of a mixture.
+            sources would have such, or num_spks is neither "auto" nor an
+            integer from 1 to the number of time-frequency bins of a mixture.
         """
-        _check_shape(mix)
-        modules = _without_half_precision(self.eval().mods)
-        encoder = modules.encoder
-        # Not to self.device, which does not follow separator.to(...).
-        mix = mix.to(next(chain(encoder.parameters(), encoder.buffers())))
-        num_samples = _absolute_lengths(lengths, mix)
-        padding = ~valid_mask(num_samples, mix.shape[1])
-        mix = mix.masked_fill(padding, 0.0)
-        peaks = mix.abs().amax(1, keepdim=True)  # [B, 1]
-        _check_samples(
-            peaks, num_samples, encoder.window_length, self.hparams.sample_rate
-        )
-        # Energies of others cannot be told from 0, or from infinity.
-        usual = (peaks == 0) | (peaks > FAINTEST) & (peaks < LOUDEST)
-        levels = torch.where(usual, torch.ones_like(peaks), peaks)
-        estimates = separate(
-            encoder,
-            modules.masknet,
-            modules.decoder,
-            mix / levels,
-            self.hparams.num_spks if num_spks is None else num_spks,
-            num_samples,
-        ).estimates
-        estimates = estimates * levels.unsqueeze(2)
-        bad = ~estimates.isfinite().all(2).all(1)
-        if bad.any():
-            raise UserError(
-                f"the sources of {_name(bad)} have NaN or infinite samples: "
-                "the weights of the separator are damaged, or it is too loud"
+        if num_spks is None:
+            num_spks = self.hparams.num_spks
+        if is_auto(num_spks):
+            return self.separate_counted(mix, lengths)[0]
+        batch = self._prepare(mix, lengths)
+        return batch.finish(batch.separate(num_spks).estimates)
+
+    @torch.no_grad()
+    def separate_counted(
+        self,
+        mix: Tensor,
+        lengths: Tensor | None = None,
+        most: int | None = None,
+    ) -> tuple[Tensor, Count]:
+        """Separates mixtures of talkers that are counted.
+
+        Arguments
+        ---------
+        mix : torch.Tensor
+            Mixtures [B, L] at the sample rate of the model.
+        lengths : torch.Tensor
+            Relative lengths [B] in (0, 1], see :meth:`separate_batch`.
+        most : int
+            Largest number of talkers; what the separator counts to by default.
+
+        Returns
+        -------
+        sources : torch.Tensor
+            Sources [B, L, K] of the largest number K of talkers; a mixture of
+            fewer has silent sources at the end.
+        Count
+            Numbers of talkers, with how sure each is.
+
+        Raises
+        ------
+        UserError
+            As :meth:`separate_batch`, or if the separator cannot count.
+        """
+        self._needs_counter()
+        batch = self._prepare(mix, lengths)
+        encoded = batch.separate(outputs=("embeddings",))
+        found = self._count(encoded, most)
+        count_of = found.num_spks
+        estimates = batch.mix.new_zeros(*mix.shape, int(count_of.max()))
+        for count in count_of.unique().tolist():
+            chosen = count_of == count
+            separation = batch.take(chosen).separate(
+                count, embeddings=encoded.embeddings[chosen]
             )
-        return estimates.masked_fill(padding.unsqueeze(2), 0.0)
+            estimates[chosen, :, :count] = separation.estimates
+        return batch.finish(estimates), found
+
+    @torch.no_grad()
+    def count_batch(self, mix: Tensor, lengths: Tensor | None = None) -> Count:
+        """Counts the talkers of mixtures.
+
+        Arguments
+        ---------
+        mix : torch.Tensor
+            Mixtures [B, L] at the sample rate of the model.
+        lengths : torch.Tensor
+            Relative lengths [B] in (0, 1], see :meth:`separate_batch`.
+
+        Returns
+        -------
+        Count
+            Numbers of talkers, with how sure each is.
+
+        Raises
+        ------
+        UserError
+            As :meth:`separate_batch`, or if the separator cannot count.
+        """
+        self._needs_counter()
+        batch = self._prepare(mix, lengths)
+        return self._count(batch.separate(outputs=("embeddings",)))
+
+    def _prepare(self, mix: Tensor, lengths: Tensor | None) -> Batch:
+        """A checked batch at a usual level, on the device of the model."""
+        return make_batch(
+            self.eval().mods, mix, lengths, self.hparams.sample_rate
+        )
+
+    @property
+    def can_count(self) -> bool:
+        """Whether the separator counts talkers, for num_spks="auto"."""
+        return "counter" in self.mods
+
+    @torch.no_grad()
+    def voice(self, speech: Tensor) -> np.ndarray:
+        """What a talker's voice is like.
+
+        Arguments
+        ---------
+        speech : torch.Tensor
+            Speech of one talker [L] at the sample rate of the model.
+
+        Returns
+        -------
+        numpy.ndarray
+            Vector of unit length [E]; those of one talker have a larger cosine
+            than those of two. Zeros of a separator that knows no voices.
+        """
+        if "voice" not in self.mods:
+            return np.zeros(1)
+        net = without_half_precision(self.eval().mods.voice)
+        speech = speech.to(next(net.parameters()))
+        vector: np.ndarray = net(speech.unsqueeze(0))[0].double().cpu().numpy()
+        return vector
+
+    def _needs_counter(self) -> nn.Module:
+        """What counts the talkers."""
+        if not self.can_count:
+            raise UserError(
+                'num_spks="auto" needs a separator that can count, which this '
+                "one cannot: give the number of talkers, or take another"
+            )
+        return self.mods.counter
+
+    def _count(self, encoded: Separation, most: int | None = None) -> Count:
+        """Counts the talkers of encoded mixtures."""
+        counter = without_half_precision(self._needs_counter())
+        chances = counter(
+            encoded.spectrum, encoded.embeddings, encoded.num_frames
+        )[:, :most].softmax(1)  # [B, M]
+        confidence, most_likely = chances.max(1)
+        return Count(most_likely + 1, confidence)
 
     def separate_file(
-        self, path: str | bytes | Path, num_spks: int | None = None
+        self,
+        path: str | bytes | Path,
+        num_spks: int | str | None = None,
+        sample_rate: int | None = None,
     ) -> Tensor:
         """Separates a recording of any sample rate and number of channels.
 
-        Channels are averaged. The sources keep their level: they sum to the
-        mixture at the sample rate of the model. Nothing is written.
+        Channels are averaged. The sources have the level, the rate and the
+        length of the recording, and sum to it (less the noise, of a separator
+        that keeps it out); what lies above what the model hears is shared
+        out, see :func:`~speechbrain_kmdanet.processing.bands.restore_band`.
+        Nothing is written. Long recordings are for
+        :func:`~speechbrain_kmdanet.inference.recordings.separate_recording`.
 
         Arguments
         ---------
         path : str, bytes or pathlib.Path
             Local file, WAV, FLAC or whatever else libsndfile reads.
-        num_spks : int
-            Number of talkers K, 1 to 100; that of the model by default.
+        num_spks : int or str
+            Number of talkers K, 1 to 100, or "auto": they are counted. That of
+            the model by default.
+        sample_rate : int
+            Rate of the sources in Hz: that of the recording by default. At
+            that of the model (``separator.hparams.sample_rate``) nothing has
+            to be shared out.
 
         Returns
         -------
         torch.Tensor
-            Sources [1, L, K] at the sample rate of the model
-            (``separator.hparams.sample_rate``), on its device.
+            Sources [1, L, K], on the device of the model.
 
         Raises
         ------
@@ -249,124 +371,56 @@ class AttractorSeparation(Pretrained):
             :meth:`separate_batch`; it names the file.
         """
         source = as_path(path)
-        name = name_path(os.fsdecode(path))  # a Path makes one slash of two
         try:
-            signal, sample_rate = read_recording(source)
-            if _is_clipped(signal):
-                logger.warning(
-                    f"{name} is clipped (runs of samples at full scale): "
-                    "expect a worse separation there, or record it again at a "
-                    "lower level"
-                )
-            mixture = resample(
-                _downmix(signal), sample_rate, self.hparams.sample_rate
+            with read_blocks(source) as recording:
+                mixture = np.concatenate(list(recording.blocks()))
+                warn_if_clipped(recording)
+                rate = recording.sample_rate
+            own_rate = self.hparams.sample_rate
+            heard = torch.from_numpy(resample(mixture, rate, own_rate))
+            sources = self.separate_batch(heard.float().unsqueeze(0), num_spks)
+            wanted = rate if sample_rate is None else check_rate(sample_rate)
+            if wanted == own_rate:
+                return sources
+            restored = restore_sources(
+                sources[0].cpu().numpy().astype(np.float64),
+                heard.numpy(),
+                own_rate,
+                resample(mixture, rate, wanted),
+                wanted,
             )
-            return self.separate_batch(
-                torch.from_numpy(mixture).float().unsqueeze(0), num_spks
-            )
+            return torch.from_numpy(restored[None]).to(sources)
         except UserError as error:
-            reason = str(error)
-            if isinstance(error, UnusableSource):
-                remedy = REMEDIES.get(error.remedy, error.remedy)
-                reason = f"{error.reason} ({remedy})"
-            raise UserError(f"cannot separate {name}: {reason}") from error
+            raise explain(error, path) from error
 
     def forward(
         self,
         mix: Tensor,
-        num_spks: int | None = None,
+        num_spks: int | str | None = None,
         lengths: Tensor | None = None,
     ) -> Tensor:
         """Separates a batch of mixtures, see :meth:`separate_batch`."""
         return self.separate_batch(mix, num_spks, lengths)
 
 
-def _without_half_precision(modules: nn.Module) -> Any:
-    """Modules in float32 or more: not all that they do exists in less."""
-    if all(weights.dtype.itemsize >= 4 for weights in modules.parameters()):
-        return modules
-    return copy.deepcopy(modules).float()
+def explain(error: UserError, path: str | bytes | Path) -> UserError:
+    """An error about one recording, with its name and what to do about it.
 
+    Arguments
+    ---------
+    error : UserError
+        What is wrong.
+    path : str, bytes or pathlib.Path
+        The recording.
 
-def _check_shape(mix: object) -> None:
-    """Refuses what is not a non-empty float tensor [B, L]."""
-    if not isinstance(mix, torch.Tensor) or not mix.is_floating_point():
-        got = getattr(mix, "dtype", type(mix).__name__)
-        raise UserError(
-            f"mix must be a floating-point tensor [batch, samples], got {got}"
-        )
-    if mix.dim() != 2 or 0 in mix.shape:
-        raise UserError(
-            "mix must be a non-empty batch of mono mixtures [batch, samples], "
-            f"got shape {tuple(mix.shape)}"
-        )
-
-
-def _absolute_lengths(lengths: Tensor | None, mix: Tensor) -> Tensor:
-    """Lengths of mixtures [B, L] in samples [B], of relative ones."""
-    batch, num_samples = mix.shape
-    if lengths is None:
-        lengths = torch.ones(batch)
-    try:
-        shares = torch.as_tensor(lengths, device=mix.device).double()
-    except (TypeError, ValueError):
-        shares = torch.zeros(0)
-    if shares.shape != (batch,) or not ((shares > 0) & (shares <= 1)).all():
-        raise UserError(
-            f"lengths must be {batch} relative lengths in (0, 1] for mix of "
-            f"shape {tuple(mix.shape)}, got {one_line(lengths)}"
-        )
-    return (shares * num_samples).round().long()
-
-
-def _check_samples(
-    peaks: Tensor, num_samples: Tensor, window: int, sample_rate: int
-) -> None:
-    """Refuses mixtures shorter than a window, or with samples not finite."""
-    short, bad = num_samples < window, ~peaks.isfinite().squeeze(1)
-    if short.any():
-        count = int(num_samples[short][0])
-        raise UserError(
-            f"{_name(short)} has {count} samples "
-            f"({1000 * count / sample_rate:g} ms at {sample_rate} Hz), at "
-            f"least {window} samples ({1000 * window / sample_rate:g} ms) are "
-            "needed"
-        )
-    if bad.any():
-        raise UserError(f"{_name(bad)} has NaN or infinite samples")
-
-
-def _name(chosen: Tensor) -> str:
-    """Name of the first chosen mixture of a batch [B]."""
-    if len(chosen) == 1:
-        return "the mixture"
-    return f"item {int(chosen.nonzero()[0])} of the batch"
-
-
-def _downmix(signal: np.ndarray) -> np.ndarray:
-    """Mean of the channels of a signal [time, channels]: [time]."""
-    mixture = signal.mean(axis=1)
-    channels = signal.shape[1]
-    if channels == 1:
-        return mixture
-    with np.errstate(over="ignore", invalid="ignore"):
-        power = signal.var(axis=0).mean()
-        least = CANCELLED * power / channels
-        # Constants vary by rounding alone.
-        rounding = ROUNDING * np.square(signal).mean()
-        if power > rounding and mixture.var() < least:
-            raise UserError(
-                f"its {channels} channels cancel each other when they are "
-                "averaged, some have the opposite sign of others: give one "
-                "channel, or turn their signs"
-            )
-    return mixture
-
-
-def _is_clipped(signal: np.ndarray) -> bool:
-    """Whether a signal [time, channels] has runs of full-scale samples."""
-    held = (np.abs(signal[1:]) >= FULL_SCALE) & (signal[1:] == signal[:-1])
-    runs = np.lib.stride_tricks.sliding_window_view
-    return len(held) >= CLIPPED_RUN - 1 and bool(
-        runs(held, CLIPPED_RUN - 1, axis=0).all(axis=-1).any()
-    )
+    Returns
+    -------
+    UserError
+        The error to raise.
+    """
+    reason = str(error)
+    if isinstance(error, UnusableSource):
+        remedy = REMEDIES.get(error.remedy, error.remedy)
+        reason = f"{error.reason} ({remedy})"
+    name = name_path(os.fsdecode(path))  # a Path makes one slash of two
+    return UserError(f"cannot separate {name}: {reason}")

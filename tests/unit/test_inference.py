@@ -239,7 +239,7 @@ def with_sample(value):
         (torch.ones(1, 300), {"num_spks": -2}, "integer >= 1, got -2"),
         (torch.ones(1, 300), {"num_spks": 2.0}, "integer >= 1, got 2.0"),
         (torch.ones(1, 300), {"num_spks": True}, "integer >= 1, got True"),
-        (torch.ones(1, 300), {"num_spks": "two"}, "integer >= 1, got 'two'"),
+        (torch.ones(1, 300), {"num_spks": "two"}, "auto\", got 'two'"),
         (
             torch.zeros(1, 300),
             {"num_spks": 10**9},

@@ -77,13 +77,26 @@ def separate(separator, tmp_path, monkeypatch):
 def test_any_rate_and_format(separate, name, rate, subtype):
     signal = stereo(rate // 5)
     soundfile.write(f"audio/{name}", signal, rate, subtype)
-    sources = separate(name, 3)
-    assert sources.shape == (1, 1600, 3)
-    mixture = torch.from_numpy(resample_poly(signal.mean(1), 8000, rate))
     tolerance = 0.01 if subtype == "PCM_U8" else 1e-4
-    torch.testing.assert_close(
-        sources.sum(2)[0], mixture.float(), rtol=0, atol=tolerance
-    )
+    # At the rate of the recording, of the model, and another one.
+    for wanted in (None, 8000, 12000):
+        sources = separate(name, 3, wanted)
+        new_rate = wanted or rate
+        assert sources.shape == (1, new_rate // 5, 3)
+        mixture = resample_poly(signal.mean(1), new_rate, rate)
+        torch.testing.assert_close(
+            sources.sum(2)[0].double(),
+            torch.from_numpy(mixture),
+            rtol=0,
+            atol=tolerance,
+        )
+
+
+@pytest.mark.parametrize("rate", [0, -8000, 8000.0, "8000", True, 10**7])
+def test_rates_that_are_none(separate, rate):
+    soundfile.write("audio/x.wav", stereo(800), 8000)
+    with pytest.raises(UserError, match="x.wav: sample_rate must be an integ"):
+        separate("x.wav", 2, rate)
 
 
 def test_file_equals_batch(separator, separate):

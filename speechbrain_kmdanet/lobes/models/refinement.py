@@ -84,11 +84,18 @@ class RefinedMasker(Masker):
         sources: Tensor | None,
         attractors: Tensor | None,
         with_masks: bool,
+        embeddings: Tensor | None = None,
     ) -> tuple[Tensor | None, Tensor | None]:
         """Masks and embeddings, see :meth:`.masker.Masker.forward`."""
         with torch.no_grad():
             masks, embeddings = self.masker.make(
-                spectrum, num_frames, num_spks, sources, attractors, with_masks
+                spectrum,
+                num_frames,
+                num_spks,
+                sources,
+                attractors,
+                with_masks,
+                embeddings,
             )
         if masks is None:
             return None, embeddings
@@ -117,7 +124,9 @@ class RefinedMasker(Masker):
         talkers = masks.shape[:2]
         each = spectrum.repeat(len(masks), 1, 1)  # [K · B, F, T]
         frames = None if num_frames is None else num_frames.repeat(len(masks))
-        kept = masks.flatten(0, 1).transpose(1, 2).unsqueeze(1)  # [K·B, 1, T, F]
+        kept = (
+            masks.flatten(0, 1).transpose(1, 2).unsqueeze(1)
+        )  # [K·B, 1, T, F]
         parts = spectral_parts(each, frames, kept)  # [K · B, 3, T, F]
         hints = torch.cat([kept, parts], 1).flatten(2).transpose(1, 2)
         correction = self.refiner(each, frames, hints).float()  # [K·B, T·F, 2]
