@@ -7,21 +7,20 @@ PAF, PVF, IRCAM, SD2 and XI do not say how long they are, nor do MP3 files of
 simple encoders: a part of one cannot be told from the whole.
 """
 
-import math
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import soundfile
-from scipy.signal import resample_poly
 
 from speechbrain_kmdanet.dataio.active_level import active_speech_level
 from speechbrain_kmdanet.dataio.containers import find_cut, noted_as_cut
 from speechbrain_kmdanet.errors import UserError, one_line
+from speechbrain_kmdanet.processing.bands import resample
 from speechbrain_kmdanet.utils.jobs import parallel
 
 LEVEL_RATE = 8000  # Hz; the level is measured here whatever rate is written
@@ -77,44 +76,6 @@ class UnusableSource(UserError):
         return f"{self.reason} ({self.remedy})"
 
 
-def resample(
-    signal: np.ndarray, sample_rate: int, new_sample_rate: int
-) -> np.ndarray:
-    """Changes the sample rate of a signal.
-
-    MATLAB's `resample`, which MERL's scripts use, differs negligibly: both
-    filter with a sinc of the same length under the same Kaiser window
-    (beta 5), and MATLAB's versions without normalisation of its sum have
-    another constant gain, which the normalisation of the level cancels.
-
-    Arguments
-    ---------
-    signal : numpy.ndarray
-        The samples, shape [time].
-    sample_rate : int
-        Their rate in Hz.
-    new_sample_rate : int
-        The wanted rate in Hz.
-
-    Returns
-    -------
-    numpy.ndarray
-        The samples at the new rate, shape
-        [ceil(time * new_sample_rate / sample_rate)].
-
-    Example
-    -------
-    >>> resample(np.ones(101), 16000, 8000).shape
-    (51,)
-    """
-    if sample_rate == new_sample_rate:
-        return signal
-    divisor = math.gcd(sample_rate, new_sample_rate)
-    return resample_poly(
-        signal, new_sample_rate // divisor, sample_rate // divisor
-    )
-
-
 def read_source(path: str | bytes | Path) -> tuple[np.ndarray, int]:
     """Reads a recording of one channel [time], see :func:`read_recording`."""
     signal, sample_rate = read_recording(path)
@@ -144,7 +105,7 @@ def read_recording(path: str | bytes | Path) -> tuple[np.ndarray, int]:
         If there is no file, or it is SPHERE, unreadable, truncated, of unknown
         length, empty, of an odd rate, or has samples that are not finite.
     """
-    with open_recording(as_path(path)) as sound:
+    with open_recording(as_path(path)) as sound, readable():
         # With a number of samples: some codecs cannot seek to find the end.
         signal = sound.read(sound.frames, "float64", always_2d=True)
         missing, sample_rate = sound.frames - len(signal), sound.samplerate
@@ -233,11 +194,10 @@ def name_path(path: str | Path) -> str:
     return f"{text[:half]}...{text[-half:]}"
 
 
-@contextmanager
-def open_recording(path: Path) -> Iterator[soundfile.SoundFile]:
+def open_recording(path: Path) -> soundfile.SoundFile:
     """Opens a recording that is whole, as far as its header tells."""
     _check_kind(path)
-    try:
+    with readable(), ExitStack() as undo:
         with path.open("rb") as file:
             start = file.read(7)
             file.seek(0)
@@ -246,15 +206,23 @@ def open_recording(path: Path) -> Iterator[soundfile.SoundFile]:
             raise UnusableSource("a SPHERE file", CONVERT)
         if cut:
             raise UnusableSource(f"truncated, {cut}", RESTORE)
-        with _sound(path) as sound:
-            if sound.frames >= UNKNOWN_FRAMES:
-                raise UnusableSource("of unknown length", REWRITE)
-            if noted_as_cut(sound):
-                raise UnusableSource("truncated", RESTORE)
-            if not RATES[0] <= sound.samplerate <= RATES[1]:
-                reason = f"has {sound.samplerate} Hz, expected {RATES[0]} to"
-                raise UnusableSource(f"{reason} {RATES[1]} Hz", RESTORE)
-            yield sound
+        sound = undo.enter_context(_sound(path))
+        if sound.frames >= UNKNOWN_FRAMES:
+            raise UnusableSource("of unknown length", REWRITE)
+        if noted_as_cut(sound):
+            raise UnusableSource("truncated", RESTORE)
+        if not RATES[0] <= sound.samplerate <= RATES[1]:
+            reason = f"has {sound.samplerate} Hz, expected {RATES[0]} to"
+            raise UnusableSource(f"{reason} {RATES[1]} Hz", RESTORE)
+        undo.pop_all()
+        return sound
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Says of what a decoder does not read that it is unusable."""
+    try:
+        yield
     except (OSError, TypeError, MemoryError, soundfile.SoundFileError) as error:
         # TypeError: soundfile wants to be told what is in a headerless .raw.
         reason = f"unreadable: {_reason(error)}"

@@ -18,14 +18,11 @@ from speechbrain.dataio.dataio import load_data_csv
 from speechbrain.dataio.dataset import DynamicItemDataset
 from torch.utils.data import Dataset
 
-from speechbrain_kmdanet.dataio.audio import (
-    UnusableSource,
-    read_source,
-    resample,
-)
+from speechbrain_kmdanet.dataio.audio import UnusableSource, read_source
 from speechbrain_kmdanet.dataio.corpus import read_part
 from speechbrain_kmdanet.dataio.mixing import add_noise, mix_sources
 from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.processing.bands import resample
 
 FADE_SECONDS = 0.01  # around a turn, so that it does not click
 

@@ -14,6 +14,7 @@ from speechbrain_kmdanet.dataio.audio import (
     as_path,
     name_path,
     open_recording,
+    readable,
 )
 from speechbrain_kmdanet.errors import UserError
 
@@ -89,7 +90,8 @@ class Recording:
         while left:
             # With a number: some codecs cannot seek to find the end.
             wanted = min(length, left)
-            signal = self.sound.read(wanted, "float64", always_2d=True)
+            with readable():
+                signal = self.sound.read(wanted, "float64", always_2d=True)
             left -= len(signal)
             if not np.isfinite(signal).all():
                 raise UnusableSource("has NaN or infinite samples", RESTORE)

@@ -37,7 +37,6 @@ from speechbrain_kmdanet.dataio.audio import (
     audio_suffixes,
     measure_sources,
     read_source,
-    resample,
 )
 from speechbrain_kmdanet.dataio.mixing import (
     MODES,
@@ -46,6 +45,7 @@ from speechbrain_kmdanet.dataio.mixing import (
     mix_sources,
 )
 from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.processing.bands import resample
 from speechbrain_kmdanet.utils.jobs import (
     digest,
     only_process,

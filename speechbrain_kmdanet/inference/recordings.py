@@ -19,7 +19,6 @@ import soundfile
 import torch
 from tqdm import tqdm
 
-from speechbrain_kmdanet.dataio.audio import resample
 from speechbrain_kmdanet.dataio.recording import (
     Recording,
     read_blocks,
@@ -46,7 +45,8 @@ from speechbrain_kmdanet.inference.windows import (
     cut,
     window_edges,
 )
-from speechbrain_kmdanet.processing.bands import restore_sources
+from speechbrain_kmdanet.lobes.models.masker import check_num_spks
+from speechbrain_kmdanet.processing.bands import resample, restore_sources
 from speechbrain_kmdanet.utils.jobs import write_whole
 
 BATCH = 4  # windows at a time
@@ -191,6 +191,8 @@ def _check(options: _Options, rate: int) -> int:
             f"file_format must be one of {', '.join(FORMATS)}, got "
             f"{options.file_format!r}"
         )
+    if not is_auto(options.num_spks):
+        check_num_spks(options.num_spks)
     wanted = options.sample_rate
     wanted = rate if wanted is None else check_rate(wanted)
     if options.file_format == "opus" and wanted not in OPUS_RATES:

@@ -16,7 +16,6 @@ from speechbrain_kmdanet.dataio.audio import (
     UnusableSource,
     as_path,
     name_path,
-    resample,
 )
 from speechbrain_kmdanet.dataio.recording import read_blocks, warn_if_clipped
 from speechbrain_kmdanet.errors import UserError
@@ -33,7 +32,7 @@ from speechbrain_kmdanet.inference.loading import (
     Source,
     load_separator,
 )
-from speechbrain_kmdanet.processing.bands import restore_sources
+from speechbrain_kmdanet.processing.bands import resample, restore_sources
 from speechbrain_kmdanet.processing.separation import Separation
 
 # Remedies for one file, where those for a whole corpus do not fit.
@@ -326,9 +325,8 @@ class AttractorSeparation(Pretrained):
     def _count(self, encoded: Separation, most: int | None = None) -> Count:
         """Counts the talkers of encoded mixtures."""
         counter = without_half_precision(self._needs_counter())
-        chances = counter(
-            encoded.spectrum, encoded.embeddings, encoded.num_frames
-        )[:, :most].softmax(1)  # [B, M]
+        logits = counter(encoded.spectrum, encoded.num_frames)  # [B, M]
+        chances = logits[:, :most].softmax(1)
         confidence, most_likely = chances.max(1)
         return Count(most_likely + 1, confidence)
 

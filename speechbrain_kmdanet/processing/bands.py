@@ -1,19 +1,59 @@
-"""Sources at the sample rate of a recording, which a model does not hear all of.
+"""Sample rates, and sources of recordings of which a model does not hear all.
 
 A model at 8 kHz hears up to 4 kHz. What a recording has beyond is shared out
 among the sources by who speaks in the upper half of what the model hears: there
 sibilants are, whose energy goes on above.
 """
 
+import math
+
 import numpy as np
 from scipy.ndimage import uniform_filter1d
+from scipy.signal import resample_poly
 
-from speechbrain_kmdanet.dataio.audio import resample
 from speechbrain_kmdanet.errors import UserError
 
 SMOOTHING = 0.048  # seconds over which energies are compared
 NOTHING = 1e-8  # of the energy of a mixture: rounding
 QUIET = 1e-4  # of the energy of a whole band, where the upper half is silent
+
+
+def resample(
+    signal: np.ndarray, sample_rate: int, new_sample_rate: int
+) -> np.ndarray:
+    """Changes the sample rate of a signal.
+
+    MATLAB's `resample`, which MERL's scripts use, differs negligibly: both
+    filter with a sinc of the same length under the same Kaiser window
+    (beta 5), and MATLAB's versions without normalisation of its sum have
+    another constant gain, which the normalisation of the level cancels.
+
+    Arguments
+    ---------
+    signal : numpy.ndarray
+        The samples, shape [time] or [time, channels].
+    sample_rate : int
+        Their rate in Hz.
+    new_sample_rate : int
+        The wanted rate in Hz.
+
+    Returns
+    -------
+    numpy.ndarray
+        The samples at the new rate; ceil(time * new_sample_rate /
+        sample_rate) of them.
+
+    Example
+    -------
+    >>> resample(np.ones(101), 16000, 8000).shape
+    (51,)
+    """
+    if sample_rate == new_sample_rate:
+        return signal
+    divisor = math.gcd(sample_rate, new_sample_rate)
+    return resample_poly(
+        signal, new_sample_rate // divisor, sample_rate // divisor
+    )
 
 
 def restore_band(

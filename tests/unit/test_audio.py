@@ -21,9 +21,9 @@ from speechbrain_kmdanet.dataio.audio import (
     read_piece,
     read_recording,
     read_source,
-    resample,
 )
 from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.processing.bands import resample
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 16000, 44100])

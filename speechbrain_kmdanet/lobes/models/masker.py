@@ -111,7 +111,7 @@ class Masker(nn.Module):
         self, num_spks: int | None, spectrum: Tensor, attractors: Tensor | None
     ) -> int:
         """The number of talkers, if there can be so many."""
-        count = self.num_spks if num_spks is None else _integer(num_spks)
+        count = self.num_spks if num_spks is None else check_num_spks(num_spks)
         if attractors is not None:
             if not self.takes_attractors:
                 raise UserError(
@@ -137,8 +137,24 @@ class Masker(nn.Module):
         return count
 
 
-def _integer(num_spks: object) -> int:
-    """A number of talkers as an integer from 1 on."""
+def check_num_spks(num_spks: object) -> int:
+    """A number of talkers, if it is one.
+
+    Arguments
+    ---------
+    num_spks : object
+        What was given.
+
+    Returns
+    -------
+    int
+        The number, from 1 on.
+
+    Raises
+    ------
+    UserError
+        If it is no such integer.
+    """
     try:
         count = operator.index(num_spks)  # type: ignore[arg-type]
     except TypeError:
