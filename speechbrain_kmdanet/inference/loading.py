@@ -71,7 +71,11 @@ NO_SEPARATOR = (
     YAMLError,
 )
 
-Source: TypeAlias = str | Path | FetchSource
+# Separators that come with this package.
+PACKAGED = Path(__file__).parents[1] / "pretrained"
+DEFAULT = "kmeans_wide"
+
+Source: TypeAlias = str | Path | FetchSource | None
 Overrides: TypeAlias = str | Mapping[str, Any] | None
 
 
@@ -142,6 +146,11 @@ def _resolve_source(source: Source) -> Path | str | FetchSource:
     if isinstance(source, FetchSource):
         kind, place = source
         return source if kind != FetchFrom.LOCAL else _resolve_source(place)
+    if source is None:
+        source = DEFAULT
+    packaged = PACKAGED / str(source)
+    if not os.path.isdir(source) and packaged.parent == PACKAGED:
+        source = packaged if packaged.is_dir() else source
     if not isinstance(source, (str, Path)):
         raise UserError(f"source must be the path of a folder, got {source!r}")
     if isinstance(source, str) and source.startswith(HUB):
@@ -149,9 +158,11 @@ def _resolve_source(source: Source) -> Path | str | FetchSource:
     if isinstance(source, str) and source.startswith(WEB):
         return source
     if not os.path.isdir(source):
+        names = ", ".join(sorted(x.name for x in PACKAGED.iterdir()))
         raise UserError(
             f"source={str(source)!r} is not a folder, seen from {Path.cwd()}; "
-            f"one on Hugging Face is '{HUB}ORGANISATION/NAME'"
+            f"one on Hugging Face is '{HUB}ORGANISATION/NAME', in this package "
+            f"are {names}"
         )
     return Path(source)
 

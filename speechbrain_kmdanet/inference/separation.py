@@ -104,7 +104,7 @@ class AttractorSeparation(Pretrained):
     @classmethod
     def from_hparams(
         cls,
-        source: Source,
+        source: Source = None,
         hparams_file: str = "hyperparams.yaml",
         trust: bool = False,
         overrides: Overrides = None,
@@ -124,7 +124,8 @@ class AttractorSeparation(Pretrained):
         Arguments
         ---------
         source : str, pathlib.Path or FetchSource
-            Folder that train.py wrote (pretrained);
+            Folder that train.py wrote (pretrained), or the name of a separator
+            in this package; "kmeans_wide", which is, by default.
             ``"hf://ORGANISATION/NAME"`` for a repository on Hugging Face, or
             a web address.
         hparams_file : str

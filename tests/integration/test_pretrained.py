@@ -1,4 +1,4 @@
-"""The separators that come with the project."""
+"""The separators that come with the project, in the package and beside it."""
 
 from pathlib import Path
 
@@ -8,8 +8,12 @@ from speechbrain.inference.separation import SepformerSeparation
 
 from speechbrain_kmdanet.inference.separation import AttractorSeparation
 
-PRETRAINED = Path(__file__).parents[2] / "pretrained"
-FOLDERS = sorted(path for path in PRETRAINED.iterdir() if path.is_dir())
+ROOT = Path(__file__).parents[2]
+FOLDERS = sorted(
+    path.parent
+    for place in ("pretrained", "speechbrain_kmdanet/pretrained")
+    for path in ROOT.glob(f"{place}/*/hyperparams.yaml")
+)
 
 
 @pytest.fixture(scope="module", params=FOLDERS, ids=lambda path: path.name)
