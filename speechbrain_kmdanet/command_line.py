@@ -408,12 +408,11 @@ def info(options: argparse.Namespace) -> int:
     )
     modules = separator.mods
     masker: Any = modules.masknet
-    inner = getattr(masker, "masker", masker)
-    trunk = getattr(inner, "embedding_net", inner)
+    trunk = getattr(masker, "embedding_net", masker)
     counter = modules.counter.max_spks if separator.can_count else None
     size = sum(weights.numel() for weights in separator.parameters())
     any_number = "any number" if masker.any_number else masker.num_spks
-    keeps_out = getattr(inner, "remainder", None) is not None
+    keeps_out = getattr(masker, "remainder", None) is not None
     lines = {
         "system": type(masker).__name__,
         "network": type(trunk).__name__,

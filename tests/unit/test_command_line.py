@@ -230,8 +230,14 @@ def test_a_cut_line_of_the_manifest(tmp_path):
         (["separate", "a.wav", "--talkers", "two"], 'or "auto", got .two'),
         (["separate", "a.wav", "--talkers", "0"], "integer >= 1, got 0"),
         (["separate", "a.wav", "--talkers", "auto"], "which this one cannot"),
-        (["separate", "a.wav", "--channel", "2"], "channel must be from 1 to 1"),
-        (["separate", "a.wav", "--rate", "5"], "sample_rate must be an integer"),
+        (
+            ["separate", "a.wav", "--channel", "2"],
+            "channel must be from 1 to 1",
+        ),
+        (
+            ["separate", "a.wav", "--rate", "5"],
+            "sample_rate must be an integer",
+        ),
     ],
 )
 def test_arguments_that_do_not_fit(run, arguments, message):
