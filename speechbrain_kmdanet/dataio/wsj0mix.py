@@ -44,22 +44,19 @@ from speechbrain_kmdanet.dataio.mixing import (
     add_noise,
     mix_sources,
 )
+from speechbrain_kmdanet.dataio.mixture_files import (
+    Survey,
+    survey_mixtures,
+    write_mixture,
+)
 from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.processing.bands import resample
-from speechbrain_kmdanet.utils.jobs import (
-    digest,
-    only_process,
-    parallel,
-    write_whole,
-)
+from speechbrain_kmdanet.utils.jobs import digest, only_process, parallel
 
 logger = get_logger(__name__)
 
 SPLITS = ("tr", "cv", "tt")
 SAMPLE_RATES = (8000, 16000)
-# Beside the mixtures of a split: what each was built from, by name.
-RECORD = "built_from.json"
-HEADER = 44  # bytes of a WAV file before its samples
 
 
 def mixture_folder(
@@ -313,7 +310,7 @@ def build_mixtures(
     )
     read = cache(digest)
     jobs, skipped = [], 0
-    surveys: dict[Path, _Survey] = {}
+    surveys: dict[Path, Survey] = {}
     with only_process(output_folder, "give another output_folder"):
         for count in _as_tuple(num_spks):
             data_folder = Path(output_folder, f"{count}speakers")
@@ -328,7 +325,7 @@ def build_mixtures(
                 made_of = [_identify(x, read, **recordings) for x in entries]
                 wanted = dict(zip([x.name for x in entries], made_of))
                 for *_, folder in targets:
-                    surveys[folder] = _survey(folder, count, wanted)
+                    surveys[folder] = survey_mixtures(folder, count, wanted)
                 for entry in entries:
                     missing = [
                         target
@@ -376,58 +373,6 @@ def _identify(
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-class _Survey(NamedTuple):
-    """What is in the folder of a split, and what shall be."""
-
-    wanted: dict[str, str]  # what the mixtures shall be built from, by name
-    whole: set[str]  # names of those that are there
-    stale: list[Path]  # files of others
-
-    def clear(self, folder: Path) -> None:
-        """Removes what is stale; then all that is there is as recorded."""
-        for path in self.stale:
-            path.unlink()
-        with write_whole(folder / RECORD) as unfinished:
-            unfinished.write_text(json.dumps(self.wanted, indent=0) + "\n")
-
-
-def _survey(folder: Path, num_spks: int, wanted: dict[str, str]) -> _Survey:
-    """Compares the mixtures in a folder with those that are wanted."""
-    try:
-        recorded = dict(json.loads((folder / RECORD).read_bytes()))
-    except (FileNotFoundError, ValueError, TypeError):
-        recorded = {}  # Nothing is known about these mixtures.
-    found: dict[str, list[Path]] = {}
-    for part in _parts(num_spks):
-        for path in sorted((folder / part).glob("*.wav")):
-            found.setdefault(path.stem, []).append(path)
-    foreign = [x for x in found if x not in wanted and x not in recorded]
-    if foreign:
-        raise UserError(
-            f"{folder} has {len(foreign)} mixtures that are in no list, as "
-            f"{found[foreign[0]][0]}, and would be trained on: remove them, or "
-            "give another output_folder"
-        )
-    whole = {
-        name
-        for name, paths in found.items()
-        if recorded.get(name, "") == wanted.get(name)
-        if len(paths) == num_spks + 1 and _are_whole(paths)
-    }
-    stale = [path for name in found.keys() - whole for path in found[name]]
-    return _Survey(wanted, whole, stale)
-
-
-def _are_whole(paths: Sequence[Path]) -> bool:
-    """Whether files are all of one length, which is what their headers say."""
-    sizes = {path.stat().st_size for path in paths}
-    for path in paths:
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(HEADER)[HEADER - 4 :], "little")
-        sizes.add(HEADER + size)
-    return len(sizes) == 1 and max(sizes) > HEADER
-
-
 def _list_sounds(folder: str | Path) -> list[Path]:
     """The recordings in a folder."""
     suffixes = audio_suffixes()
@@ -459,11 +404,6 @@ def _check_choices(argument: str, values: tuple, allowed: tuple) -> None:
         )
 
 
-def _parts(num_spks: int) -> list[str]:
-    """Folders of a split."""
-    return [f"s{i + 1}" for i in range(num_spks)] + ["mix"]
-
-
 def _write_mixture(
     task: tuple[_Job, list[float]],
     corpus_folder: Path,
@@ -485,14 +425,7 @@ def _write_mixture(
                 # Noise may take the peak beyond full scale.
                 gain = min(1.0, PEAK / np.abs(mixture).max())
                 mixture, scaled = gain * mixture, gain * scaled
-            parts = _parts(len(scaled))
-            for part, signal in zip(parts, [*scaled, mixture]):
-                path = folder / part / f"{entry.name}.wav"
-                samples = np.round(2**15 * signal).astype(np.int16)
-                with write_whole(path) as unfinished:
-                    soundfile.write(
-                        unfinished, samples, rate, "PCM_16", format="WAV"
-                    )
+            write_mixture(folder, entry.name, mixture, scaled, rate)
     except (UserError, OSError, soundfile.SoundFileError) as error:
         raise UserError(
             f"mixture {entry.name} ({listed}) failed: {error}"
