@@ -62,6 +62,7 @@ lint: $(INSTALLED_DEV) ## check style: ruff (rules, format) and yamllint
 types: $(INSTALLED_DEV) ## check types, bodies of functions too: mypy
 	$(VENV)/bin/mypy
 	$(VENV)/bin/mypy recipes/LibriMix
+	$(VENV)/bin/mypy recipes/Conversations
 
 clean: ## remove what the demo made (the environment stays)
 	rm -rf $(DEMO_DATA) $(DEMO_OUTPUT)

@@ -153,8 +153,9 @@ def write_lists(
         if not 0 < value < math.inf:
             raise UserError(f"{name}: expected more than 0, got {value:g}")
     shape = Shape(
-        *(round(SECOND * x) for x in (60 * minutes, pause)),
-        (overlap[0], overlap[1]),
+        length=round(60 * SECOND * minutes),
+        pause=round(SECOND * pause),
+        overlap=(overlap[0], overlap[1]),
     )
     wanted: dict[Path, str] = {}
     for split in splits:
