@@ -263,12 +263,14 @@ def parse_conversation(
             f"{where}: expected talkers that have both a line 'talker NAME "
             f"GAIN' and utterances, got {sorted(strangers)} without one"
         )
-    ends = {talker: conversation.silences(talker) for talker in gains}
-    for talker, pauses in ends.items():
-        if min(pauses) < 0 or any(x.end <= x.start for x in utterances):
+    for talker in gains:
+        backwards = any(
+            x.end <= x.start for x in utterances if x.talker == talker
+        )
+        if backwards or min(conversation.silences(talker)) < 0:
             raise UserError(
-                f"{where}: {talker} would speak twice at a time, or beyond "
-                f"the end at {length / SECOND:g} s: change the times"
+                f"{where}: {talker} would speak twice at a time, backwards, or "
+                f"beyond the end at {length / SECOND:g} s: change the times"
             )
     return conversation
 
