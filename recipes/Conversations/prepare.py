@@ -21,11 +21,7 @@ from conversation_lists import (
 )
 from conversation_schedule import Shape, draw_conversations, list_talkers
 
-from speechbrain_kmdanet.dataio.audio import (
-    measure_sources,
-    read_source,
-    resample,
-)
+from speechbrain_kmdanet.dataio.audio import measure_sources, read_source
 from speechbrain_kmdanet.dataio.mixing import mix_sources
 from speechbrain_kmdanet.dataio.mixture_files import (
     survey_mixtures,
@@ -33,6 +29,7 @@ from speechbrain_kmdanet.dataio.mixture_files import (
 )
 from speechbrain_kmdanet.dataio.wsj0mix import SPLITS, mixture_folder
 from speechbrain_kmdanet.errors import UserError, run_command
+from speechbrain_kmdanet.processing.bands import resample
 from speechbrain_kmdanet.utils.jobs import (
     digest,
     only_process,

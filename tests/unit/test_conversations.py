@@ -281,6 +281,15 @@ def test_without_overlaps_there_is_no_figure(tones):
     assert find_overlaps(find_activity(tones, RATE)) == []
 
 
+@pytest.mark.parametrize("pause, seconds", [(0.3, 10.0), (0.4, 9.2)])
+def test_short_pauses_interrupt_no_overlap(tones, pause, seconds):
+    for start in 3.0, 7.0:
+        tones[round(start * RATE) : round((start + pause) * RATE), 0] = 0.0
+    tracks = leak(tones, 0.1)
+    _, found = overlap_si_sdri(tones, tracks, np.array([0, 1]), RATE)
+    assert found == pytest.approx(seconds)
+
+
 @pytest.mark.parametrize("tracks", [np.ones((9, 2)), np.ones((10, 0))])
 def test_tracks_that_do_not_fit_are_refused(tracks):
     for measure in (
