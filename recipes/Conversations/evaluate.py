@@ -67,7 +67,7 @@ the overlaps, the talkers found, who speaks when, and the speed."""
 EPILOG = """\
 example:
   python recipes/Conversations/evaluate.py DATA \\
-      --separator pretrained/kmeans_wide --talkers auto \\
+      --separator kmeans_wide --talkers auto \\
       --output results/conversations
 """
 
@@ -319,7 +319,7 @@ def load_separate(folder: str, device: str) -> Separate:
     Arguments
     ---------
     folder : str
-        Its folder.
+        Its folder, or its name in the package.
     device : str
         Where it shall run.
 
@@ -365,7 +365,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("data", metavar="DATA", help="OUTPUT of prepare.py, or a set in it")
-    add("--separator", required=True, metavar="FOLDER", help="to be measured")
+    add("--separator", required=True, metavar="FOLDER", help="folder or name")
     add(
         "--talkers",
         default="auto",
