@@ -67,7 +67,7 @@ the overlaps, the talkers found, who speaks when, and the speed."""
 EPILOG = """\
 example:
   python recipes/Conversations/evaluate.py DATA \\
-      --separator kmeans_wide --talkers auto \\
+      --separator kmeans_wide --talkers true \\
       --output results/conversations
 """
 
