@@ -92,7 +92,10 @@ setup(
     ],
     python_requires=">=3.10",
     packages=find_packages(include=[f"{PACKAGE}*"]),
-    package_data={PACKAGE: ["py.typed"]},
+    package_data={PACKAGE: ["py.typed", "pretrained/*/*", "examples/*"]},
+    entry_points={
+        "console_scripts": [f"kmdanet = {PACKAGE}.command_line:main"]
+    },
     install_requires=INSTALL_REQUIRES,
     extras_require={"demo": DEMO, "bench": BENCH, "test": TEST, "dev": DEV},
     zip_safe=False,

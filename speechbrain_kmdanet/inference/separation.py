@@ -104,7 +104,7 @@ class AttractorSeparation(Pretrained):
     @classmethod
     def from_hparams(
         cls,
-        source: Source,
+        source: Source = None,
         hparams_file: str = "hyperparams.yaml",
         trust: bool = False,
         overrides: Overrides = None,
@@ -124,7 +124,9 @@ class AttractorSeparation(Pretrained):
         Arguments
         ---------
         source : str, pathlib.Path or FetchSource
-            Folder that train.py wrote (pretrained);
+            Folder that train.py wrote (pretrained), or the name of a separator
+            in this package, unless a folder has that name: by default, its
+            only one, "kmeans_wide";
             ``"hf://ORGANISATION/NAME"`` for a repository on Hugging Face, or
             a web address.
         hparams_file : str
