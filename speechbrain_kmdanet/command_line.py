@@ -210,7 +210,7 @@ def _load(options: argparse.Namespace, rank: int = 0) -> "AttractorSeparation":
         torch.zeros(1, device=device)
     except (AssertionError, RuntimeError) as error:
         raise UserError(
-            f"--device {device} cannot be used ({one_line(error)[:80]}): give "
+            f"--device {device} cannot be used ({one_line(error).split('. ')[0]}): give "
             "cpu, or cuda:N for a GPU that PyTorch sees"
         ) from error
     return AttractorSeparation.from_hparams(

@@ -9,7 +9,6 @@ import errno
 import glob
 import json
 import os
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -180,20 +179,25 @@ def _is_inside(path: str | Path, folder: str) -> bool:
 
 def _name(below: Mapping[str, Path]) -> dict[str, Path]:
     """A name without suffix for each recording, of which no two are the same."""
-    names = {label: path.parent / path.stem for label, path in below.items()}
+    short = {
+        # A file can be called "..wav".
+        label: path.parent / (path.stem if path.stem.strip(".") else path.name)
+        for label, path in below.items()
+    }
+    names = dict(short)
     for lengthen in (_with_folder, _with_suffix):
-        counts = Counter(names.values())
-        places: dict[Path, set[str]] = {}
+        alike: dict[Path, list[str]] = {}
         for label, name in names.items():
-            places.setdefault(name, set()).add(os.path.dirname(label))
-        for label in [x for x, name in names.items() if counts[name] > 1]:
-            name = names[label]
+            alike.setdefault(name, []).append(label)
+        for name, labels in alike.items():
             # A folder only tells those apart that lie in different ones.
-            if lengthen is _with_suffix or len(places[name]) > 1:
-                names[label] = lengthen(Path(label), below[label], name)
-    counts = Counter(names.values())
-    taken = {name for name, count in counts.items() if count == 1}
-    for label in sorted(x for x, name in names.items() if counts[name] > 1):
+            apart = len({os.path.dirname(label) for label in labels}) > 1
+            if len(labels) > 1 and (apart or lengthen is _with_suffix):
+                for label in labels:
+                    names[label] = lengthen(Path(label), below[label], name)
+    taken: set[Path] = set()
+    # Who has the name of the file itself keeps it.
+    for label in sorted(names, key=lambda x: (names[x] != short[x], x)):
         name, number = names[label], 1
         while names[label] in taken:
             number += 1
@@ -347,12 +351,12 @@ def separate_recordings(
     known = manifest.read()
     options = vars(request).copy()
     for each in inputs:
-        line: dict[str, Any] = {"path": each.label, "options": options}
         before = known.get(each.label, {})
+        made_of = {"state": _state(each), "options": options}
+        line: dict[str, Any] = {"path": each.label, "status": BEGUN, **made_of}
         try:
-            line["state"] = _state(each)
             if not overwrite:
-                same = all(line[key] == before.get(key) for key in line)
+                same = all(before.get(key) == made_of[key] for key in made_of)
                 if same and _is_finished(before, each, manifest.folder, beside):
                     yield each, {**before, "status": SKIPPED}
                     continue
@@ -362,7 +366,7 @@ def separate_recordings(
         except UserError as error:  # What is known of it stays.
             yield each, {**line, "status": FAILED, "error": one_line(error)}
             continue
-        manifest.add({**line, "status": BEGUN})
+        manifest.add(line)
         try:
             made = separate_recording(
                 separator,
@@ -376,14 +380,14 @@ def separate_recordings(
                 each.name.name,
                 progress,
             )
-            line |= _describe(made, manifest.folder)
+            line = _describe(each, made, manifest.folder) | made_of
             _write_beside(made, manifest.folder / each.name, line, beside)
             _remove_stale(before, line, manifest.folder)
-            line["status"] = DONE
         except (UserError, OSError) as error:
             if isinstance(error, OSError) and error.errno not in NAME_ERRORS:
                 raise
-            line |= {"status": FAILED, "error": one_line(error)}
+            line = {"path": each.label, "status": FAILED, **made_of}
+            line["error"] = one_line(error)
         manifest.add(line)
         yield each, line
 
@@ -428,10 +432,14 @@ def _check_free(
             )
 
 
-def _describe(made: SeparatedRecording, folder: Path) -> dict[str, Any]:
+def _describe(
+    each: Input, made: SeparatedRecording, folder: Path
+) -> dict[str, Any]:
     """What the manifest says of a recording."""
     files = [os.path.relpath(file, folder) for file in made.tracks]
     line = {
+        "path": each.label,
+        "status": DONE,
         "talkers": len(made.tracks),
         "seconds": round(made.seconds, 3),
         "tracks": files,
