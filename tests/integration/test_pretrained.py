@@ -1,4 +1,4 @@
-"""The separators that come with the project."""
+"""The separators that come with the project, beside the package and in it."""
 
 from pathlib import Path
 
@@ -8,8 +8,12 @@ from speechbrain.inference.separation import SepformerSeparation
 
 from speechbrain_kmdanet.inference.separation import AttractorSeparation
 
-PRETRAINED = Path(__file__).parents[2] / "pretrained"
-FOLDERS = sorted(path for path in PRETRAINED.iterdir() if path.is_dir())
+ROOT = Path(__file__).parents[2]
+FOLDERS = [
+    path.parent
+    for place in (ROOT, ROOT / "speechbrain_kmdanet")
+    for path in sorted(place.glob("pretrained/*/hyperparams.yaml"))
+]
 
 
 @pytest.fixture(scope="module", params=FOLDERS, ids=lambda path: path.name)
