@@ -31,7 +31,7 @@ SOURCE = (
     "(default: kmeans_wide, which is packaged)"
 )
 TRUST = "let the separator run what its folder says: if you trust who made it"
-HELP = {
+HELP: dict[str, Any] = {
     "description": "Separates the talkers of recordings of one microphone.",
     "epilog": f"""examples:
   {NAME} example                        write a recording to try it on
@@ -39,7 +39,7 @@ HELP = {
   {NAME} COMMAND --help                 say what a command can do
 """,
 }
-SEPARATE = {
+SEPARATE: dict[str, Any] = {
     "help": "recordings in, one file a talker out",
     "description": """\
 Separates recordings of any length, rate and number of channels. The tracks of
@@ -175,6 +175,7 @@ def _tell(
         files = ", ".join(name_path(output / file) for file in line["tracks"])
         name = name_path("stdin" if each.label == "-" else each.path)
         tqdm.write(f"{name}:{known} {talkers}: {files}", file=sys.stdout)
+        sys.stdout.flush()
 
 
 @contextmanager
@@ -201,9 +202,9 @@ def _load(options: argparse.Namespace, rank: int = 0) -> "AttractorSeparation":
         device, gpus = "cpu", torch.cuda.device_count()
         if torch.cuda.is_available() and gpus:
             # Of the processes on one machine, each takes the next GPU.
-            names = "LOCAL_RANK", "SLURM_LOCALID"
-            local = [os.environ[x] for x in names if x in os.environ]
-            device = f"cuda:{int([*local, rank][0]) % gpus}"
+            slurm = os.environ.get("SLURM_LOCALID", rank)
+            local = int(os.environ.get("LOCAL_RANK", slurm))
+            device = f"cuda:{local % gpus}"
     if device == "cuda":
         device = "cuda:0"
     try:
@@ -233,6 +234,7 @@ def _info(options: argparse.Namespace) -> int:
         size = sum(path.stat().st_size for path in files)
         lines = {"folder": str(source), "size": f"{size / 1e6:.1f} MB"}
     reasons: list[str] = []
+    separator: AttractorSeparation | None = None
     try:
         options.trust, trust = False, options.trust
         separator = _load(options)
@@ -243,7 +245,8 @@ def _info(options: argparse.Namespace) -> int:
         if isinstance(source, Path):
             reasons = find_untrusted(source) or reasons
         options.trust = trust
-        separator = _load(options) if trust else None
+        if trust:
+            separator = _load(options)
     if separator:
         lines |= _describe(separator)
     lines["safe"] = "yes: nothing that lies in its folder is run"

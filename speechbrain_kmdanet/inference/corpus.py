@@ -30,6 +30,7 @@ from speechbrain_kmdanet.inference.separation import AttractorSeparation
 from speechbrain_kmdanet.inference.turns import format_rttm
 from speechbrain_kmdanet.utils.jobs import digest, write_whole
 
+SUFFIXES = frozenset(audio_suffixes())
 STANDARD_INPUT = "-"
 MANIFEST = "manifest.jsonl"
 BEGUN, DONE, FAILED, SKIPPED = "begun", "done", "failed", "skipped"
@@ -115,6 +116,7 @@ def find_inputs(
         If there are none.
     """
     output = os.path.abspath(output)
+    left_out = False
     found: dict[str, tuple[Path, Path]] = {}
     for text in paths:
         if text == STANDARD_INPUT and spooled is not None:
@@ -125,13 +127,20 @@ def find_inputs(
             below = Path(os.path.relpath(label, root))
             if ".." in below.parts:  # a name never leaves the output folder
                 below = Path(path.name)
-            mine = _is_inside(label, output)
-            if label not in made and (not mine or _is_inside(root, output)):
+            mine = _is_inside(label, output) and not _is_inside(root, output)
+            if label in made or mine:
+                left_out = True
+            else:
                 found.setdefault(label, (path, below))
     if not found:
         given = ", ".join(map(name_path, paths))
+        if left_out:
+            raise UserError(
+                f"{given}: only what was separated before, into {output}: give "
+                "another --out to separate it again"
+            )
         raise UserError(
-            f"{given}: no recordings there ({', '.join(sorted(audio_suffixes()))})"
+            f"{given}: no recordings there ({', '.join(sorted(SUFFIXES))})"
         )
     names = _name({label: below for label, (_, below) in found.items()})
     return [
@@ -169,7 +178,7 @@ def _walk(folder: str) -> Iterator[Path]:
 
 def _is_audio(path: Path) -> bool:
     """Whether a file's name is that of a recording, and not hidden."""
-    return path.suffix.lower() in audio_suffixes() and path.name[0] != "."
+    return path.suffix.lower() in SUFFIXES and path.name[0] != "."
 
 
 def _is_inside(path: str | Path, folder: str) -> bool:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
+import torch
 from tiny_separator import write_separator
 
 from speechbrain_kmdanet import __version__, command_line
@@ -19,10 +20,14 @@ from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.inference import corpus, recordings
 from speechbrain_kmdanet.inference.corpus import MANIFEST, Manifest
 from speechbrain_kmdanet.inference.loading import resolve_source
+from speechbrain_kmdanet.inference.separation import AttractorSeparation
+from speechbrain_kmdanet.lobes.models.counting import TalkerCounter
 
 VARIABLES = (
     "RANK",
+    "LOCAL_RANK",
     "WORLD_SIZE",
+    "SLURM_LOCALID",
     "SLURM_PROCID",
     "SLURM_NTASKS",
     "SLURM_JOB_ID",
@@ -369,6 +374,47 @@ def test_a_separator_that_cannot_count_says_so(separate):
     record("a.wav")
     status, _, err = separate("a.wav", talkers="auto")
     assert status == 2 and "give --talkers K" in err and not written()
+
+
+def test_talkers_are_counted(separator, monkeypatch, capsys):
+    counting = AttractorSeparation.from_hparams(separator)
+    counting.mods["counter"] = TalkerCounter(65, 4, channels=(4, 4, 4)).eval()
+    monkeypatch.setattr(command_line, "_load", lambda *_: counting)
+    record("talk.wav")
+    assert main(["separate", "talk.wav"]) == 0
+    (line,) = Manifest("separated").read().values()
+    assert line["tracks"] == written() and len(written()) == line["talkers"]
+    assert f": {line['talkers']} talker" in capsys.readouterr().out
+    assert main(["info"]) == 0
+    assert "counts talkers  from 1 to 4\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "environment, device",
+    [
+        ({}, "cuda:0"),
+        ({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, "cuda:1"),
+        ({"SLURM_PROCID": "2", "SLURM_NTASKS": "4"}, "cuda:2"),
+    ],
+)
+def test_processes_of_a_machine_share_its_gpus(
+    monkeypatch, environment, device
+):
+    chosen = []
+
+    def load(source, trust, run_opts):
+        chosen.append(run_opts["device"])
+        raise UserError("no GPU here")
+
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch, "zeros", lambda *_, **__: None)
+    monkeypatch.setattr(AttractorSeparation, "from_hparams", load)
+    record("a.wav", "b.wav")
+    assert main(["separate", "a.wav", "b.wav"]) == 2
+    assert chosen == [device]
 
 
 @pytest.mark.parametrize(

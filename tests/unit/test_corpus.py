@@ -46,9 +46,12 @@ def test_folders_keep_their_structure():
     assert names("talks", output="talks", made=made) == {
         "talks/day/a.flac": "day/a"
     }
-    with pytest.raises(UserError, match="separated: no recordings there"):
+    with pytest.raises(UserError, match="only what was separated before"):
         made = {str(Path("separated/old_1.wav").resolve())}
         find_inputs(["separated"], "separated", made)
+    with pytest.raises(UserError, match="night: no recordings there"):
+        Path("night").mkdir()
+        find_inputs(["night"], "separated", made)
 
 
 def test_patterns_are_matched():
