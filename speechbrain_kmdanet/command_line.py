@@ -116,8 +116,7 @@ def _separate(options: argparse.Namespace) -> int:
         if options.talkers == "auto" and not separator.can_count:
             raise UserError(
                 f"--talkers auto needs a separator that counts talkers, which "
-                f"{request.source} does not: give "
-                "--talkers K"
+                f"{request.source} does not: give --talkers K"
             )
         counts = {corpus.DONE: 0, corpus.SKIPPED: 0, corpus.FAILED: 0}
         several, shown = len(everything) > 1, sys.stderr.isatty()
@@ -261,16 +260,13 @@ def _describe(separator: "AttractorSeparation") -> dict[str, str]:
     """What a separator is."""
     modules = separator.mods
     masker: Any = modules.masknet
-    inner = getattr(masker, "masker", masker)  # of one that is refined
-    system = " over ".join(
-        dict.fromkeys(type(net).__name__ for net in (masker, inner))
-    )
-    estimator: Any = getattr(inner, "infer_attractors", None)
+    system = type(masker).__name__
+    estimator: Any = getattr(masker, "infer_attractors", None)
     if estimator is not None:
         metric = getattr(estimator, "metric", None)
         kind = [type(estimator).__name__, *([metric] if metric else [])]
         system += f", {' '.join(map(str, kind))}"
-    trunk = getattr(inner, "embedding_net", inner)
+    trunk = getattr(masker, "embedding_net", masker)
     parts = [type(trunk).__name__]
     if hasattr(trunk, "first"):
         parts = [type(net).__name__ for net in (trunk.first, trunk.second)]
@@ -279,7 +275,7 @@ def _describe(separator: "AttractorSeparation") -> dict[str, str]:
     counts = "no"
     if separator.can_count:
         counts = f"from 1 to {modules.counter.max_spks}"
-    noise = getattr(inner, "remainder", None) is not None
+    noise = getattr(masker, "remainder", None) is not None
     return {
         "system": system,
         "trunk": " + ".join(parts),

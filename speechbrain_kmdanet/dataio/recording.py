@@ -108,15 +108,14 @@ class Recording:
     def _one_channel(self, signal: np.ndarray) -> np.ndarray:
         """The channel that was asked for [time], or the mean of all."""
         if self.channel is None:
-            mean: np.ndarray = signal.mean(axis=1)
-            return mean
+            return _mean(signal)
         return signal[:, self.channel - 1]
 
     def _note(self, signal: np.ndarray) -> None:
         """Takes a part [time, channels] into what is known of the whole."""
-        every = np.column_stack([signal, signal.mean(axis=1)])
         with np.errstate(over="ignore", invalid="ignore"):
-            self._sums += every.sum(0), np.square(every).sum(0)
+            for sums, each in zip(self._sums.T, [*signal.T, _mean(signal)]):
+                sums += each.sum(), each @ each
         if not self.clipped:
             # A run may have begun in the part before.
             joined = np.concatenate([self._before, signal])
@@ -141,6 +140,12 @@ class Recording:
                     "averaged, some have the opposite sign of others: give one "
                     "channel, or turn their signs"
                 )
+
+
+def _mean(signal: np.ndarray) -> np.ndarray:
+    """Mean of the channels [time]; by channels, which is much faster."""
+    total: np.ndarray = sum(signal.T) / signal.shape[1]
+    return total
 
 
 def warn_if_clipped(recording: Recording) -> None:
@@ -190,7 +195,10 @@ def read_blocks(
 
 def _is_clipped(signal: np.ndarray) -> bool:
     """Whether a signal [time, channels] has runs of full-scale samples."""
-    held = (np.abs(signal[1:]) >= FULL_SCALE) & (signal[1:] == signal[:-1])
+    loud = np.abs(signal) >= FULL_SCALE
+    if not loud.any():
+        return False
+    held = loud[1:] & (signal[1:] == signal[:-1])
     runs = np.lib.stride_tricks.sliding_window_view
     return len(held) >= CLIPPED_RUN - 1 and bool(
         runs(held, CLIPPED_RUN - 1, axis=0).all(axis=-1).any()

@@ -24,9 +24,7 @@ class Batch(NamedTuple):
     num_samples: Tensor  # [B]
     levels: Tensor  # [B, 1], that the mixtures were divided by
 
-    def separate(
-        self, num_spks: int | None = None, **options: Any
-    ) -> Separation:
+    def separate(self, num_spks: int) -> Separation:
         """See :func:`.processing.separation.separate`."""
         return separate(
             self.modules.encoder,
@@ -35,7 +33,6 @@ class Batch(NamedTuple):
             self.mix,
             num_spks,
             self.num_samples,
-            **options,
         )
 
     def finish(self, estimates: Tensor) -> Tensor:

@@ -465,7 +465,7 @@ def _write_beside(
     beside: Collection[str],
 ) -> None:
     """Writes who speaks when, as it was asked for."""
-    labels = [str(1 + track) for track in range(len(made.tracks))]
+    labels = ["_".join(file.stem.split()) for file in made.tracks]
     texts = {"rttm": format_rttm(stem.name, made.turns, labels)}
     about = {key: line[key] for key in ("path", "talkers", "seconds")}
     about["tracks"] = [file.name for file in made.tracks]

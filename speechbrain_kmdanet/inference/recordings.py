@@ -329,7 +329,7 @@ def _write_tracks(
             inner = slice(first - start, last - start)
             tracks, target = tracks[inner], target[inner]
             energies.append(frame_energies(tracks, wanted))
-            left = target - tracks.sum(1)
+            left = target - sum(tracks.T)
             for output, track in zip(outputs, [*tracks.T, left]):
                 output.write(track)
             bar.update((part[1] - part[0]) // rate)

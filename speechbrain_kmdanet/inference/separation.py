@@ -33,7 +33,7 @@ from speechbrain_kmdanet.inference.loading import (
     load_separator,
 )
 from speechbrain_kmdanet.processing.bands import resample, restore_sources
-from speechbrain_kmdanet.processing.separation import Separation
+from speechbrain_kmdanet.processing.separation import encode
 
 # Remedies for one file, where those for a whole corpus do not fit.
 REMEDIES = {
@@ -243,17 +243,12 @@ class AttractorSeparation(Pretrained):
         UserError
             As :meth:`separate_batch`, or if the separator cannot count.
         """
-        self._needs_counter()
         batch = self._prepare(mix, lengths)
-        encoded = batch.separate(outputs=("embeddings",))
-        found = self._count(encoded, most)
-        count_of = found.num_spks
-        estimates = batch.mix.new_zeros(*mix.shape, int(count_of.max()))
-        for count in count_of.unique().tolist():
-            chosen = count_of == count
-            separation = batch.take(chosen).separate(
-                count, embeddings=encoded.embeddings[chosen]
-            )
+        found = self._count(batch, most)
+        estimates = batch.mix.new_zeros(*mix.shape, int(found.num_spks.max()))
+        for count in found.num_spks.unique().tolist():
+            chosen = found.num_spks == count
+            separation = batch.take(chosen).separate(count)
             estimates[chosen, :, :count] = separation.estimates
         return batch.finish(estimates), found
 
@@ -278,9 +273,7 @@ class AttractorSeparation(Pretrained):
         UserError
             As :meth:`separate_batch`, or if the separator cannot count.
         """
-        self._needs_counter()
-        batch = self._prepare(mix, lengths)
-        return self._count(batch.separate(outputs=("embeddings",)))
+        return self._count(self._prepare(mix, lengths))
 
     def _prepare(self, mix: Tensor, lengths: Tensor | None) -> Batch:
         """A checked batch at a usual level, on the device of the model."""
@@ -324,10 +317,11 @@ class AttractorSeparation(Pretrained):
             )
         return self.mods.counter
 
-    def _count(self, encoded: Separation, most: int | None = None) -> Count:
-        """Counts the talkers of encoded mixtures."""
+    def _count(self, batch: Batch, most: int | None = None) -> Count:
+        """Counts the talkers of a batch."""
         counter = without_half_precision(self._needs_counter())
-        logits = counter(encoded.spectrum, encoded.num_frames)  # [B, M]
+        spectra = encode(batch.modules.encoder, batch.mix, batch.num_samples)
+        logits = counter(*spectra)  # [B, M]
         chances = logits[:, :most].softmax(1)
         confidence, most_likely = chances.max(1)
         return Count(most_likely + 1, confidence)

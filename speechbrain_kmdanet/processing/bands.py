@@ -101,7 +101,7 @@ def restore_band(
             f"{len(sources)}"
         )
     back = resample(sources, sample_rate, recording_rate)[: len(recording)]
-    rest = recording - back.sum(1)  # [time']
+    rest = recording - sum(back.T)  # [time']
     shares = _upper_shares(sources, sample_rate)  # [time, K]
     at = np.arange(len(recording)) * (sample_rate / recording_rate)
     own = np.arange(len(sources))
@@ -140,7 +140,7 @@ def restore_sources(
         Sources at the rate of the recording [time', K]; they sum to it if
         those at the rate of the model sum to the mixture.
     """
-    left = mixture - sources.sum(1)
+    left = mixture - sum(sources.T)
     if (left**2).sum() <= NOTHING * (mixture**2).sum():
         return restore_band(sources, sample_rate, recording, recording_rate)
     every = np.column_stack([sources, left])
@@ -155,5 +155,5 @@ def _upper_shares(sources: np.ndarray, sample_rate: int) -> np.ndarray:
     upper = uniform_filter1d(upper, length, axis=0, mode="constant")
     # Where all are silent, all alike; rounding of the filter goes below 0.
     upper = np.maximum(upper, 0.0) + 1e-12 * upper.max(initial=1e-30)
-    shares: np.ndarray = upper / upper.sum(1, keepdims=True)
+    shares: np.ndarray = upper / sum(upper.T)[:, None]
     return shares

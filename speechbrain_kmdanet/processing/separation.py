@@ -98,7 +98,6 @@ def separate(
     num_samples: Tensor | None = None,
     sources: Tensor | None = None,
     attractors: Tensor | None = None,
-    embeddings: Tensor | None = None,
     outputs: Collection[str] = ("masks",),
 ) -> Separation:
     """Separates a batch of mixtures.
@@ -121,9 +120,6 @@ def separate(
         True sources [B, L, K], which oracles need.
     attractors : torch.Tensor
         Attractors [B, K, D], instead of estimated ones.
-    embeddings : torch.Tensor
-        Embeddings [B, T · F, D] of a separation before, of which others are
-        asked now.
     outputs : collection of str
         What the masker shall make: "masks", "embeddings"; "magnitudes" are
         there in any case.
@@ -159,19 +155,14 @@ def separate(
         raise UserError(
             f"outputs must be some of {OUTPUTS}, got {sorted(unknown)}"
         )
-    num_frames = None
-    # Frames are None without padding: recurrent layers run faster. On the CPU
-    # nobody waits for the device to know that, or how to pack the frames.
-    if num_samples is not None and (num_samples < mixture.shape[1]).any():
-        num_frames = _inside(encoder).num_frames(num_samples)  # [B]
-    num_samples = _beside(mixture, num_samples)
+    spectrum, num_frames = encode(encoder, mixture, num_samples)
     separation = Separation(
         mixture,
-        encoder(mixture, num_samples),  # [B, F, T]
+        spectrum,  # [B, F, T]
         encoder,
         decoder,
-        num_samples,
-        _beside(mixture, num_frames),
+        _beside(mixture, num_samples),
+        num_frames,
         # Attractors that were handed in are in nobody's order.
         attractors is None and bool(_inside(masknet).ordered),
     )
@@ -187,7 +178,6 @@ def separate(
         attractors,
         with_embeddings="embeddings" in outputs,
         with_masks="masks" in outputs,
-        embeddings=embeddings,
     )
     # What is not asked for is not kept: embeddings are large.
     if "embeddings" in outputs:
@@ -195,6 +185,45 @@ def separate(
     else:
         separation.masks = made
     return separation
+
+
+def encode(
+    encoder: nn.Module, mixture: Tensor, num_samples: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Encodes a batch of mixtures.
+
+    Arguments
+    ---------
+    encoder : nn.Module
+        The encoder, also inside DistributedDataParallel.
+    mixture : torch.Tensor
+        Mixtures [B, L].
+    num_samples : torch.Tensor
+        Length of each item without padding [B], best on the CPU; L by default.
+
+    Returns
+    -------
+    spectrum : torch.Tensor
+        Spectra [B, F, T].
+    num_frames : torch.Tensor
+        Number of frames of each item without padding [B]; None if no item is
+        padded.
+
+    Example
+    -------
+    >>> import torch
+    >>> from speechbrain_kmdanet.processing.stft import STFTEncoder
+    >>> lengths = torch.tensor([1000, 300])
+    >>> encode(STFTEncoder(), torch.randn(2, 1000), lengths)[1]
+    tensor([11,  6])
+    """
+    num_frames = None
+    # Frames are None without padding: recurrent layers run faster. On the CPU
+    # nobody waits for the device to know that, or how to pack the frames.
+    if num_samples is not None and (num_samples < mixture.shape[1]).any():
+        num_frames = _inside(encoder).num_frames(num_samples)  # [B]
+    spectrum = encoder(mixture, _beside(mixture, num_samples))
+    return spectrum, _beside(mixture, num_frames)
 
 
 def _beside(mixture: Tensor, lengths: Tensor | None) -> Tensor | None:

@@ -267,7 +267,7 @@ def test_times_and_more(separate):
         assert len(words) == 10 and words[:3] == ["SPEAKER", "one_day", "1"]
         assert float(words[3]) == pytest.approx(turn["start"])
         assert float(words[3]) + float(words[4]) == pytest.approx(turn["end"])
-        assert words[7] == str(turn["track"])
+        assert words[7] == f"one_day_{turn['track']}"
 
 
 @pytest.mark.parametrize(

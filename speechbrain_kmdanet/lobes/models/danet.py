@@ -120,11 +120,10 @@ class DANet(Masker):
         sources: Tensor | None,
         attractors: Tensor | None,
         with_masks: bool,
-        embeddings: Tensor | None = None,
     ) -> tuple[Tensor | None, Tensor]:
         """Masks and embeddings, see :meth:`Masker.forward`."""
         num_bins = spectrum.shape[1]
-        embeddings, energies = self.embed(spectrum, num_frames, embeddings)
+        embeddings, energies = self.embed(spectrum, num_frames)
         if not with_masks:
             return None, embeddings
         found = attractors is None
@@ -167,10 +166,7 @@ class DANet(Masker):
             return 1.0 - (embeddings @ self.remainder[0, 0]).sigmoid()
 
     def embed(
-        self,
-        spectrum: Tensor,
-        num_frames: Tensor | None = None,
-        embeddings: Tensor | None = None,
+        self, spectrum: Tensor, num_frames: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Embeds the bins of a mixture.
 
@@ -180,8 +176,6 @@ class DANet(Masker):
             Complex spectrum of the mixture [B, F, T].
         num_frames : torch.Tensor
             Number of frames of each item that are not padding [B].
-        embeddings : torch.Tensor
-            Embeddings [B, T · F, D] that are there already.
 
         Returns
         -------
@@ -191,8 +185,7 @@ class DANet(Masker):
             Energies |X|² of the bins [B, T · F] relative to the mean of the
             item; 0 in padded frames.
         """
-        if embeddings is None:
-            embeddings = self.embedding_net(spectrum, num_frames).float()
+        embeddings = self.embedding_net(spectrum, num_frames).float()
         magnitudes = relative_magnitudes(spectrum, num_frames)  # [B, T, F]
         return embeddings, magnitudes.square().flatten(1)
 

@@ -213,7 +213,6 @@ class DualPathNet(nn.Module):
 def spectral_parts(
     spectrum: Tensor,
     num_frames: Tensor | None = None,
-    masks: Tensor | None = None,
 ) -> Tensor:
     """What a network hears of every bin, at any level.
 
@@ -224,9 +223,6 @@ def spectral_parts(
     num_frames : torch.Tensor
         Number of frames of each item that are not padding [B]; None if there
         is no padding.
-    masks : torch.Tensor
-        What to hear of the mixture [B, 1, T, F], from 0 to 1: all of it by
-        default.
 
     Returns
     -------
@@ -235,8 +231,6 @@ def spectral_parts(
         [B, 3, T, F]; zeros in padded frames.
     """
     magnitudes = relative_magnitudes(spectrum, num_frames)  # [B, T, F]
-    if masks is not None:
-        magnitudes = magnitudes * masks.squeeze(1)
     logs = (magnitudes.clamp_min(LOG_FLOOR).log() + LOG_SHIFT) * LOG_SCALE
     if num_frames is not None:
         # As beyond the ends of an item: zeros.

@@ -48,7 +48,6 @@ class Masker(nn.Module):
         attractors: Tensor | None = None,
         with_embeddings: bool = False,
         with_masks: bool = True,
-        embeddings: Tensor | None = None,
     ) -> Tensor | None | tuple[Tensor | None, Tensor | None]:
         """Computes the masks.
 
@@ -72,9 +71,6 @@ class Masker(nn.Module):
         with_masks : bool
             Whether the masks are wanted, too; without them, a masker that
             has embeddings spares itself the rest.
-        embeddings : torch.Tensor
-            Embeddings [B, T · F, D] that a call before returned for this
-            mixture: they are not made again.
 
         Returns
         -------
@@ -90,20 +86,10 @@ class Masker(nn.Module):
             so short a mixture, or an argument does not fit.
         """
         num_spks = self._resolve(num_spks, spectrum, attractors)
-        if embeddings is not None and not self.takes_attractors:
-            raise UserError(
-                "embeddings must be None: this network does not cluster any"
-            )
         if not self.training:  # where waiting for the device costs little
             _check_bins(num_spks, spectrum, num_frames)
         masks, embeddings = self.make(
-            spectrum,
-            num_frames,
-            num_spks,
-            sources,
-            attractors,
-            with_masks,
-            embeddings,
+            spectrum, num_frames, num_spks, sources, attractors, with_masks
         )
         return (masks, embeddings) if with_embeddings else masks
 
