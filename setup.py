@@ -53,7 +53,14 @@ BENCH = [
     *DEMO,
 ]
 
-TEST = ["pytest>=7.4", "hypothesis>=6.90", *BENCH]
+# setuptools and wheel make the wheel that is tested.
+TEST = [
+    "pytest>=7.4",
+    "hypothesis>=6.90",
+    "setuptools>=61.0",
+    "wheel",
+    *BENCH,
+]
 
 # ruff and yamllint are the versions that SpeechBrain pins; the same ones are
 # in .pre-commit-config.yaml.

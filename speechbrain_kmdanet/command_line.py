@@ -1,550 +1,441 @@
 """The command ``kmdanet``: recordings in, one file a talker out.
 
-A folder is done in one go, or shared out among processes: each takes its part
-of the sorted list, and all write one manifest, line by line. What stands there
-as done is not done again, unless the recording or the options have changed.
+What takes seconds to import is imported by the sub-command that needs it, so
+that ``kmdanet --help`` answers at once.
 """
 
 import argparse
-import glob
-import json
+import importlib
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from filelock import FileLock
-from tqdm import tqdm
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from speechbrain_kmdanet import __version__
-from speechbrain_kmdanet.dataio.audio import audio_suffixes, name_path
-from speechbrain_kmdanet.dataio.corpus import file_state
 from speechbrain_kmdanet.errors import UserError, one_line, run_command
-from speechbrain_kmdanet.inference.batch import AUTO
-from speechbrain_kmdanet.inference.recordings import (
-    FORMATS,
-    SeparatedRecording,
-    separate_recording,
-)
-from speechbrain_kmdanet.inference.separation import AttractorSeparation
-from speechbrain_kmdanet.inference.turns import format_rttm
-from speechbrain_kmdanet.utils.jobs import write_whole
+
+if TYPE_CHECKING:
+    from speechbrain_kmdanet.inference.separation import AttractorSeparation
 
 NAME = "kmdanet"
-STANDARD_INPUT = "-"
 EXAMPLE = Path(__file__).parent / "examples" / "two_talkers.flac"
-MANIFEST = "manifest.jsonl"
-DONE, FAILED, SKIPPED = "done", "failed", "skipped"
+FORMATS = ("wav", "flac", "opus")
+MOST_TALKERS = 100
 SOURCE = (
     "folder of a separator, name of a packaged one, or hf://ORGANISATION/NAME "
-    "(default: kmeans_wide, packaged)"
+    "(default: kmeans_wide, which is packaged)"
 )
-TRUST = "let the separator run what its folder says: only of people you trust"
-EXAMPLES = f"""examples:
-  {NAME} separate meeting.wav                  talkers are counted
-  {NAME} separate interviews/ --talkers 2 --out separated --rttm
+TRUST = "let the separator run what its folder says: if you trust who made it"
+HELP: dict[str, Any] = {
+    "description": "Separates the talkers of recordings of one microphone.",
+    "epilog": f"""examples:
+  {NAME} example                        write a recording to try it on
+  {NAME} separate meeting.wav           write separated/meeting_1.wav, ...
+  {NAME} COMMAND --help                 say what a command can do
+""",
+}
+SEPARATE: dict[str, Any] = {
+    "help": "recordings in, one file a talker out",
+    "description": """\
+Separates recordings of any length, rate and number of channels. The tracks of
+DAY/NAME.wav are DIR/NAME_1.wav, DIR/NAME_2.wav and so on; those of recordings
+in a folder that is given lie below DIR as the recordings below the folder.
+
+DIR/manifest.jsonl lists what was done, a line a recording. What is finished is
+not done again: the same command goes on where it was stopped. A recording that
+cannot be separated does not stop the others.
+
+Processes started by torchrun or srun, and the jobs of a SLURM array, share the
+recordings out. All of them may write into one DIR.""",
+    "epilog": f"""examples:
+  {NAME} separate meeting.wav
+  {NAME} separate interviews/ --talkers 2 --out tracks --rttm
   {NAME} separate 'day*/*.flac' --format flac --background
-  cat in.flac | {NAME} separate - --out separated
+  cat meeting.flac | {NAME} separate - --out tracks
   torchrun --nproc_per_node 4 -m speechbrain_kmdanet separate corpus/
-"""
+  sbatch --array=0-99 --wrap '{NAME} separate corpus/ --out tracks'
+
+exit status: 0 if all are separated, 1 if some cannot be, 2 if the command line
+is wrong, 130 after Ctrl-C
+""",
+}
 
 
-@dataclass(frozen=True)
-class Input:
-    """A recording to separate.
+class Parser(argparse.ArgumentParser):
+    """A command line whose errors take one line."""
 
-    Arguments
-    ---------
-    path : pathlib.Path
-        The file.
-    name : str
-        What its files are named after, with folders, below the output folder.
-    """
-
-    path: Path
-    name: str
-
-
-def find_inputs(paths: Sequence[str]) -> list[Input]:
-    """Finds recordings: files, all files of folders, and what patterns match.
-
-    Arguments
-    ---------
-    paths : sequence of str
-        What was asked for.
-
-    Returns
-    -------
-    list of Input
-        The recordings, sorted by name. Those of a folder have their names
-        below it; where two names would be the same, suffixes tell them apart.
-
-    Raises
-    ------
-    UserError
-        If there are none, or two of the same name.
-    """
-    found: dict[Path, Path] = {}  # with the name that each has
-    for text in paths:
-        given = Path(text)
-        matched = [given]
-        if not given.exists() and glob.has_magic(text):
-            matched = [Path(x) for x in glob.glob(text, recursive=True)]
-            if not matched:
-                raise UserError(f"nothing matches {text}: check the pattern")
-        for path in matched:
-            if path.is_dir():
-                for inner in _list_folder(path):
-                    found.setdefault(inner, inner.relative_to(path))
-            else:  # whether it is there is said when its turn comes
-                found.setdefault(path, Path(path.name))
-    if not found:
-        raise UserError(
-            f"{', '.join(paths)}: no recordings there, as {NAME} reads "
-            f"({', '.join(sorted(audio_suffixes()))})"
-        )
-    stems = [str(name.with_suffix("")) for name in found.values()]
-    inputs = [
-        Input(
-            path,
-            stem
-            if stems.count(stem) == 1
-            else stem + name.suffix.replace(".", "_"),
-        )
-        for (path, name), stem in zip(found.items(), stems)
-    ]
-    inputs.sort(key=lambda x: x.name)
-    for one, other in zip(inputs, inputs[1:]):
-        if one.name == other.name:
-            raise UserError(
-                f"{one.path} and {other.path} would be written to the same "
-                "files: separate them with another --out each"
-            )
-    return inputs
-
-
-def _list_folder(folder: Path) -> list[Path]:
-    """Recordings of a folder at any depth; hidden files are none."""
-    suffixes = audio_suffixes()
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in suffixes
-        and path.is_file()
-        and not any(x.startswith(".") for x in path.relative_to(folder).parts)
-    )
-
-
-def own_share(
-    inputs: Sequence[Input], environment: Mapping[str, str] = os.environ
-) -> list[Input]:
-    """What this process does, where torchrun or SLURM have started several.
-
-    Arguments
-    ---------
-    inputs : sequence of Input
-        All recordings.
-    environment : mapping
-        Environment variables.
-
-    Returns
-    -------
-    list of Input
-        The recordings of this process.
-
-    Example
-    -------
-    >>> own_share("abcde", {"RANK": "1", "WORLD_SIZE": "2"})
-    ['b', 'd']
-    """
-
-    def number(name: str, default: int) -> int:
-        text = environment.get(name, "")
-        return int(text) if text.isdecimal() else default
-
-    rank, processes = number("RANK", 0), number("WORLD_SIZE", 1)
-    if processes == 1:
-        rank, processes = number("SLURM_PROCID", 0), number("SLURM_NTASKS", 1)
-    array = number("SLURM_ARRAY_TASK_COUNT", 1)
-    first = number("SLURM_ARRAY_TASK_MIN", 0)
-    step = number("SLURM_ARRAY_TASK_STEP", 1)
-    place = (number("SLURM_ARRAY_TASK_ID", first) - first) // step
-    return list(inputs[place * processes + rank :: array * processes])
-
-
-class Manifest:
-    """What was done with each recording, one JSON object a line.
-
-    Lines are only added, whole, by any number of processes. What failed later
-    does not undo what was done.
-
-    Arguments
-    ---------
-    folder : pathlib.Path
-        The output folder.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.path = folder / MANIFEST
-
-    def add(self, line: Mapping[str, Any]) -> None:
-        """Adds what was done with a recording.
+    def error(self, message: str) -> NoReturn:
+        """Refuses a command line.
 
         Arguments
         ---------
-        line : mapping
-            Its name, status and so on.
+        message : str
+            What is wrong.
+
+        Raises
+        ------
+        UserError
+            Always.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(line, ensure_ascii=False) + "\n"
-        with FileLock(self.folder / f".{MANIFEST}.lock"):
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(text)
-
-    def read(self) -> dict[str, dict[str, Any]]:
-        """What was done last with each recording, by name."""
-        if not self.path.is_file():
-            return {}
-        lines = {}
-        for text in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                line = json.loads(text)
-                if line["status"] == DONE:
-                    lines[line["name"]] = line
-            except (ValueError, KeyError, TypeError):
-                continue  # a line that a full disk cut
-        return lines
+        raise UserError(f"{message} (see {self.prog} --help)")
 
 
-def separate(options: argparse.Namespace) -> int:
-    """Separates recordings; returns the exit status.
+def _separate(options: argparse.Namespace) -> int:
+    """Separates recordings."""
+    from tqdm import tqdm
 
-    Arguments
-    ---------
-    options : argparse.Namespace
-        The command line.
+    from speechbrain_kmdanet.inference import corpus
+    from speechbrain_kmdanet.inference.loading import DEFAULT
+    from speechbrain_kmdanet.utils.processes import find_share
 
-    Returns
-    -------
-    int
-        0 if all are done, 1 if some could not be.
-    """
-    with _with_standard_input(options.paths) as paths:
-        inputs = own_share(find_inputs(paths))
-        if not inputs:
-            return 0
-        separator = AttractorSeparation.from_hparams(
-            options.separator,
-            trust=options.trust,
-            run_opts={"device": options.device or _device()},
+    share, output = find_share(), Path(options.out)
+    if share.processes > 1 and corpus.STANDARD_INPUT in options.paths:
+        raise UserError(
+            "standard input cannot be shared out among processes: give files"
         )
-        manifest = Manifest(Path(options.out))
-        counts = {DONE: 0, FAILED: 0, SKIPPED: 0}
-        shown = sys.stderr.isatty()
-        several = len(inputs) > 1
-        bar = tqdm(inputs, NAME, disable=not shown or not several, leave=False)
-        for each in bar:
-            try:
-                status = _separate_one(
-                    separator, each, options, manifest, shown and not several
-                )
-            except UserError as error:
-                tqdm.write(f"{NAME}: {one_line(error)}", file=sys.stderr)
-                manifest.add(
-                    {
-                        "name": each.name,
-                        "path": str(each.path),
-                        "status": FAILED,
-                        "reason": one_line(error),
-                    }
-                )
-                status = FAILED
-            counts[status] += 1
-    if several:
-        sys.stderr.write(
-            f"{NAME}: {counts[DONE]} separated, {counts[SKIPPED]} were done "
-            f"already, {counts[FAILED]} failed; see "
-            f"{manifest.path}\n"
-        )
-    return 1 if counts[FAILED] else 0
-
-
-def _separate_one(
-    separator: AttractorSeparation,
-    each: Input,
-    options: argparse.Namespace,
-    manifest: Manifest,
-    progress: bool,
-) -> str:
-    """Separates a recording, if that is not done; returns what came of it."""
-    folder, name = (
-        manifest.folder / Path(each.name).parent,
-        Path(each.name).name,
-    )
-    asked = {
-        "separator": str(options.separator or "packaged"),
-        "talkers": options.talkers,
-        "rate": options.rate,
-        "channel": options.channel,
-        "format": options.format,
-        "background": options.background,
-    }
-    state = list(file_state(each.path)) if each.path.is_file() else None
-    if not options.overwrite:
-        known = manifest.read().get(each.name, {})
-        files = known.get("tracks", [])
-        if (
-            known.get("options") == asked
-            and known.get("state") == state
-            and all((manifest.folder / file).is_file() for file in files)
-        ):
-            sys.stdout.write(f"{name_path(each.path)}: done already\n")
-            return SKIPPED
-        first = folder / f"{name}_1.{options.format}"
-        if first.exists():
-            raise UserError(
-                f"cannot separate {name_path(each.path)}: {first} is there, of "
-                "another recording or other options: give --overwrite, or "
-                "another --out"
-            )
-    made = separate_recording(
-        separator,
-        each.path,
-        folder,
+    manifest = corpus.Manifest(output)
+    request = corpus.Request(
+        options.separator or DEFAULT,
         options.talkers,
         options.rate,
         options.channel,
         options.format,
         options.background,
-        name,
-        progress,
     )
-    talkers = len(made.tracks)
-    line = {
-        "name": each.name,
-        "path": str(each.path),
-        "status": DONE,
-        "talkers": talkers,
-        "seconds": round(made.seconds, 3),
-        "tracks": [os.path.relpath(x, manifest.folder) for x in made.tracks],
-        "state": state,
-        "options": asked,
-    }
-    _write_beside(made, folder / name, name, line, options)
-    manifest.add(line)
-    files = ", ".join(map(str, made.tracks))
-    found = "1 talker" if talkers == 1 else f"{talkers} talkers"
-    sys.stdout.write(f"{name_path(each.path)}: {found}: {files}\n")
-    return DONE
+    with _standard_input(options.paths) as spooled:
+        everything = corpus.find_inputs(
+            options.paths, output, manifest.tracks(), spooled
+        )
+        inputs = share.of(everything)
+        separator = _load(options, share.rank)
+        if options.talkers == "auto" and not separator.can_count:
+            raise UserError(
+                f"--talkers auto needs a separator that counts talkers, which "
+                f"{request.source} does not: give --talkers K"
+            )
+        counts = {corpus.DONE: 0, corpus.SKIPPED: 0, corpus.FAILED: 0}
+        several, shown = len(everything) > 1, sys.stderr.isatty()
+        results = corpus.separate_recordings(
+            separator,
+            inputs,
+            output,
+            request,
+            [name for name in ("rttm", "json") if getattr(options, name)],
+            options.overwrite,
+            shown and not several,
+        )
+        bar = tqdm(
+            results,
+            NAME,
+            len(inputs),
+            unit="recording",
+            disable=not (shown and several),
+            dynamic_ncols=True,
+        )
+        for each, line in bar:
+            counts[line["status"]] += 1
+            _tell(each, line, output, several)
+    if not inputs and not several:
+        return 0
+    if inputs:
+        manifest.tidy()
+    if several:
+        place = f" (process {share.rank} of {share.processes})"
+        sys.stderr.write(
+            f"{NAME}: {counts[corpus.DONE]} separated, "
+            f"{counts[corpus.SKIPPED]} finished before, "
+            f"{counts[corpus.FAILED]} failed"
+            f"{place if share.processes > 1 else ''}: see {manifest.path}\n"
+        )
+    return 1 if counts[corpus.FAILED] else 0
 
 
-def _write_beside(
-    made: SeparatedRecording,
-    stem: Path,
-    name: str,
-    line: Mapping[str, Any],
-    options: argparse.Namespace,
+def _tell(
+    each: Any, line: Mapping[str, Any], output: Path, several: bool
 ) -> None:
-    """Writes who speaks when, as it was asked for."""
-    labels = [file.stem for file in made.tracks]
-    if options.rttm:
-        with write_whole(f"{stem}.rttm") as file:
-            text = format_rttm(name, made.turns, labels)
-            file.write_text(text, encoding="utf-8")
-    if options.json:
-        turns = [
-            {"start": turn.start, "end": turn.end, "track": turn.track + 1}
-            for turn in made.turns
-        ]
-        about = {
-            key: line[key] for key in ("path", "talkers", "seconds", "tracks")
-        }
-        with write_whole(f"{stem}.json") as file:
-            text = json.dumps(about | {"turns": turns}, indent=2)
-            file.write_text(text + "\n", encoding="utf-8")
+    """Says what came of a recording."""
+    from tqdm import tqdm
+
+    from speechbrain_kmdanet.dataio.audio import name_path
+
+    if line["status"] == "failed":
+        reason = line["error"]
+        if each.label == "-":
+            reason = reason.replace(str(each.path), "standard input")
+        tqdm.write(f"{NAME}: error: {reason}", file=sys.stderr)
+    elif line["status"] == "done" or not several:
+        known = " finished before," if line["status"] == "skipped" else ""
+        talkers = f"{line['talkers']} talker{'s' * (line['talkers'] != 1)}"
+        files = ", ".join(name_path(output / file) for file in line["tracks"])
+        name = name_path("stdin" if each.label == "-" else each.path)
+        tqdm.write(f"{name}:{known} {talkers}: {files}", file=sys.stdout)
+        sys.stdout.flush()
 
 
 @contextmanager
-def _with_standard_input(paths: Sequence[str]) -> Iterator[list[str]]:
-    """Paths, with a file of what comes from standard input for its sign."""
+def _standard_input(paths: Sequence[str]) -> Iterator[Path | None]:
+    """A file of what comes from standard input, if that is asked for."""
+    if "-" not in paths:
+        yield None
+        return
     with tempfile.TemporaryDirectory() as folder:
-        given = []
-        for path in paths:
-            if path == STANDARD_INPUT:
-                path = os.path.join(folder, "stdin")
-                with open(path, "wb") as file:
-                    shutil.copyfileobj(sys.stdin.buffer, file)
-            given.append(path)
-        yield given
+        spooled = Path(folder, "stdin")
+        with spooled.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        yield spooled
 
 
-def _device() -> str:
-    """The fastest device that there is."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def _load(options: argparse.Namespace, rank: int = 0) -> "AttractorSeparation":
+    """The separator that is asked for, on its device."""
+    import torch
 
+    from speechbrain_kmdanet.inference.separation import AttractorSeparation
 
-def info(options: argparse.Namespace) -> int:
-    """Says what a separator is; returns the exit status.
-
-    Arguments
-    ---------
-    options : argparse.Namespace
-        The command line.
-
-    Returns
-    -------
-    int
-        0
-    """
-    separator = AttractorSeparation.from_hparams(
-        options.source, trust=options.trust
+    device = getattr(options, "device", "cpu")
+    if device is None:
+        device, gpus = "cpu", torch.cuda.device_count()
+        if torch.cuda.is_available() and gpus:
+            # Of the processes on one machine, each takes the next GPU.
+            slurm = os.environ.get("SLURM_LOCALID", rank)
+            local = int(os.environ.get("LOCAL_RANK", slurm))
+            device = f"cuda:{local % gpus}"
+    if device == "cuda":
+        device = "cuda:0"
+    try:
+        torch.zeros(1, device=device)
+    except (AssertionError, RuntimeError) as error:
+        raise UserError(
+            f"--device {device} cannot be used ({one_line(error).split('. ')[0]}): give "
+            "cpu, or cuda:N for a GPU that PyTorch sees"
+        ) from error
+    return AttractorSeparation.from_hparams(
+        options.separator, trust=options.trust, run_opts={"device": device}
     )
-    modules = separator.mods
-    masker: Any = modules.masknet
-    trunk = getattr(masker, "embedding_net", masker)
-    counter = modules.counter.max_spks if separator.can_count else None
-    size = sum(weights.numel() for weights in separator.parameters())
-    any_number = "any number" if masker.any_number else masker.num_spks
-    keeps_out = getattr(masker, "remainder", None) is not None
-    lines = {
-        "system": type(masker).__name__,
-        "network": type(trunk).__name__,
-        "parameters": f"{size:,}",
-        "sample rate": f"{separator.hparams.sample_rate} Hz",
-        "talkers": f"{any_number}, {masker.num_spks} by default",
-        "counts talkers": f"up to {counter}" if counter else "no",
-        "knows voices": "yes" if "voice" in modules else "no",
-        "keeps noise out": "yes" if keeps_out else "no",
-        "safe": (
-            "not checked: --trust lets it run what it wants"
-            if options.trust
-            else "yes, nothing that lies in its folder was run"
-        ),
-    }
+
+
+def _info(options: argparse.Namespace) -> int:
+    """Says what a separator is, and whether it is safe."""
+    from speechbrain_kmdanet.inference.loading import (
+        TRUST,
+        find_untrusted,
+        resolve_source,
+    )
+
+    source = resolve_source(options.separator)
+    lines = {"source": options.separator or "packaged"}
+    if isinstance(source, Path):
+        files = [path for path in source.rglob("*") if path.is_file()]
+        size = sum(path.stat().st_size for path in files)
+        lines = {"folder": str(source), "size": f"{size / 1e6:.1f} MB"}
+    reasons: list[str] = []
+    separator: AttractorSeparation | None = None
+    try:
+        options.trust, trust = False, options.trust
+        separator = _load(options)
+    except UserError as error:
+        if TRUST not in str(error):
+            raise
+        reasons = [one_line(error)]
+        if isinstance(source, Path):
+            reasons = find_untrusted(source) or reasons
+        options.trust = trust
+        if trust:
+            separator = _load(options)
+    if separator:
+        lines |= _describe(separator)
+    lines["safe"] = "yes: nothing that lies in its folder is run"
+    if reasons:
+        lines["safe"] = f"no, it asks for --trust: {'; '.join(reasons)}"
     for key, value in lines.items():
         sys.stdout.write(f"{key:16}{value}\n")
-    return 0
+    return 1 if reasons else 0
 
 
-def example(options: argparse.Namespace) -> int:
-    """Copies the example recording to where one is; returns the exit status.
+def _describe(separator: "AttractorSeparation") -> dict[str, str]:
+    """What a separator is."""
+    modules = separator.mods
+    masker: Any = modules.masknet
+    system = type(masker).__name__
+    estimator: Any = getattr(masker, "infer_attractors", None)
+    if estimator is not None:
+        metric = getattr(estimator, "metric", None)
+        kind = [type(estimator).__name__, *([metric] if metric else [])]
+        system += f", {' '.join(map(str, kind))}"
+    trunk = getattr(masker, "embedding_net", masker)
+    parts = [type(trunk).__name__]
+    if hasattr(trunk, "first"):
+        parts = [type(net).__name__ for net in (trunk.first, trunk.second)]
+    parameters = sum(weights.numel() for weights in separator.parameters())
+    default = masker.num_spks
+    counts = "no"
+    if separator.can_count:
+        counts = f"from 1 to {modules.counter.max_spks}"
+    noise = getattr(masker, "remainder", None) is not None
+    return {
+        "system": system,
+        "trunk": " + ".join(parts),
+        "parameters": f"{parameters:,}",
+        "sample rate": f"{separator.hparams.sample_rate} Hz",
+        "talkers": (
+            f"any number, {default} by default"
+            if getattr(masker, "any_number", True)
+            else f"{default}"
+        ),
+        "counts talkers": counts,
+        "knows voices": "yes" if "voice" in modules else "no",
+        "noise": "kept out of the tracks" if noise else "on the tracks",
+    }
 
-    Arguments
-    ---------
-    options : argparse.Namespace
-        The command line.
 
-    Returns
-    -------
-    int
-        0
-    """
-    with write_whole(EXAMPLE.name) as file:
-        shutil.copyfile(EXAMPLE, file)
+def _example(options: argparse.Namespace) -> int:
+    """Writes the example recording to where one is."""
+    sound, here = EXAMPLE.read_bytes(), Path(EXAMPLE.name)
+    if here.exists() and here.read_bytes() != sound:
+        raise UserError(
+            f"{here} is there, and another file: remove it, or go elsewhere"
+        )
+    here.write_bytes(sound)
     sys.stdout.write(
-        f"{EXAMPLE.name}: two synthetic voices at once; now try\n"
-        f"  {NAME} separate {EXAMPLE.name}\n"
+        f"{here}: two voices at once; try\n"
+        f"  {NAME} separate {here} --talkers 2\n"
     )
     return 0
 
 
-def _talkers(text: str) -> int | str:
-    """A number of talkers of the command line, or "auto"."""
-    return int(text) if text.isdecimal() else text
+def _export(options: argparse.Namespace) -> int:
+    """Writes a separator as one ONNX file."""
+    onnx = _optional("onnx", "export", "onnx")
+    onnx.export_onnx(_load(options), options.onnx, options.talkers)
+    sys.stdout.write(f"{options.onnx}\n")
+    return 0
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The command line.
+def _page(options: argparse.Namespace) -> int:
+    """Serves a page on which recordings are separated, until Ctrl-C."""
+    served = _optional("page", "page", "page")
+    served.serve(options.separator, host=options.host, port=options.port)
+    return 0
+
+
+def _optional(module: str, command: str, extra: str) -> ModuleType:
+    """A module of inference/ whose requirements are an extra."""
+    try:
+        return importlib.import_module(
+            f"speechbrain_kmdanet.inference.{module}"
+        )
+    except ImportError as error:
+        raise UserError(
+            f"{command} needs {error.name or error}: pip install "
+            f"'speechbrain_kmdanet[{extra}]'"
+        ) from error
+
+
+def _whole(text: str) -> int:
+    """A positive whole number."""
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"expected 1, 2, ..., got {text!r}")
+    return int(text)
+
+
+def _talkers(text: str) -> int:
+    """A number of talkers."""
+    if not (text.isdecimal() and 1 <= int(text) <= MOST_TALKERS):
+        raise argparse.ArgumentTypeError(
+            f"expected a number from 1 to {MOST_TALKERS}, got {text!r}"
+        )
+    return int(text)
+
+
+def _talkers_or_auto(text: str) -> int | str:
+    """A number of talkers, or that they are counted."""
+    return text if text == "auto" else _talkers(text)
+
+
+def make_parser() -> Parser:
+    """Makes what reads the command line.
 
     Returns
     -------
-    argparse.ArgumentParser
-        The parser, whose result has a function ``run`` of itself.
+    Parser
+        The parser; what it reads has the function ``run`` of a sub-command.
     """
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        NAME,
-        description="Separates the talkers of recordings of one microphone.",
-        epilog=EXAMPLES,
-        formatter_class=raw,
+    parser = Parser(NAME, formatter_class=raw, **HELP)
+    parser.add_argument(
+        "--version", action="version", version=f"{NAME} {__version__}"
     )
-    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    command = commands.add_parser(
-        "separate",
-        help="recordings in, one file a talker out",
-        description=(
-            "Separates recordings of any length, rate and number of channels "
-            "into one file a talker: NAME_1.wav, NAME_2.wav and so on. What is "
-            "done already is not done again."
-        ),
-        epilog=EXAMPLES,
-        formatter_class=raw,
-    )
-    command.set_defaults(run=separate)
+
+    command = commands.add_parser("separate", formatter_class=raw, **SEPARATE)
+    command.set_defaults(run=_separate)
     add = command.add_argument
     add(
         "paths",
         nargs="+",
         metavar="PATH",
-        help="files, folders (at any depth), patterns, or - for standard input",
+        help="files, folders (at any depth), quoted patterns such as "
+        "'**/*.wav', - for standard input",
     )
     add(
         "--talkers",
-        type=_talkers,
-        default=AUTO,
+        type=_talkers_or_auto,
+        default="auto",
         metavar="auto|K",
-        help="number of talkers in a recording (default: they are counted)",
+        help="talkers of a recording (default: they are counted)",
     )
-    add(
-        "--out",
-        default="separated",
-        metavar="DIR",
-        help="(default: %(default)s)",
-    )
+    text = "where to write (default: separated)"
+    add("--out", default="separated", metavar="DIR", help=text)
     add("--separator", metavar="SOURCE", help=SOURCE)
-    add("--format", choices=FORMATS, default="wav", help="(default: wav)")
-    add(
-        "--rate",
-        type=int,
-        metavar="HZ",
-        help="(default: that of the recording)",
-    )
-    add(
-        "--channel",
-        type=int,
-        metavar="N",
-        help="from 1 on (default: mean of all)",
-    )
-    add(
-        "--background",
-        action="store_true",
-        help="write what is no talker's, too",
-    )
-    add("--rttm", action="store_true", help="write who speaks when: NAME.rttm")
-    add(
-        "--json", action="store_true", help="write the same and more: NAME.json"
-    )
-    add(
-        "--device", help="cpu, cuda, cuda:1... (default: a GPU if there is one)"
-    )
-    add("--overwrite", action="store_true", help="do again what is done")
+    text = "of the tracks (default: wav)"
+    add("--format", choices=FORMATS, default="wav", help=text)
+    text = "sample rate of the tracks (default: that of the recording)"
+    add("--rate", type=_whole, metavar="HZ", help=text)
+    text = "channel to separate, from 1 on (default: the mean of all)"
+    add("--channel", type=_whole, metavar="N", help=text)
+    text = "write what is no talker's, too: NAME_background.wav"
+    add("--background", action="store_true", help=text)
+    text = "write who speaks when: NAME.rttm"
+    add("--rttm", action="store_true", help=text)
+    text = "write tracks, length and who speaks when: NAME.json"
+    add("--json", action="store_true", help=text)
+    add("--device", help="cpu, cuda:0, ... (default: a GPU, if there is one)")
+    text = "make again, and write over, what is there"
+    add("--overwrite", action="store_true", help=text)
     add("--trust", action="store_true", help=TRUST)
-    command = commands.add_parser("info", help="what a separator is")
-    command.set_defaults(run=info)
-    command.add_argument("source", nargs="?", metavar="SOURCE", help=SOURCE)
+
+    text = "what a separator is, and whether it is safe"
+    command = commands.add_parser("info", help=text, description=text)
+    command.set_defaults(run=_info)
+    command.add_argument("separator", nargs="?", metavar="SOURCE", help=SOURCE)
     command.add_argument("--trust", action="store_true", help=TRUST)
-    command = commands.add_parser(
-        "example", help="write an example recording here"
-    )
-    command.set_defaults(run=example)
+
+    text = "write a recording to try it on"
+    command = commands.add_parser("example", help=text, description=text)
+    command.set_defaults(run=_example)
+
+    text = "write a separator as ONNX (extra: onnx)"
+    command = commands.add_parser("export", help=text, description=text)
+    command.set_defaults(run=_export)
+    command.add_argument("separator", nargs="?", metavar="SOURCE", help=SOURCE)
+    add = command.add_argument
+    add("--onnx", required=True, metavar="FILE", help="file to write")
+    text = "number of talkers (default: that of the separator)"
+    add("--talkers", type=_talkers, metavar="K", help=text)
+    add("--trust", action="store_true", help=TRUST)
+
+    text = "serve a page to separate recordings on (extra: page)"
+    command = commands.add_parser("page", help=text, description=text)
+    command.set_defaults(run=_page)
+    add = command.add_argument
+    add("separator", nargs="?", metavar="SOURCE", help=SOURCE)
+    text = "(default: 127.0.0.1, this computer alone)"
+    add("--host", default="127.0.0.1", help=text)
+    add("--port", type=_whole, default=7860, help="(default: 7860)")
     return parser
 
 
@@ -559,8 +450,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0 if all is well, 1 if some recordings failed, 2 for an
-        error of the user, 130 when interrupted.
+        Exit status: that of the sub-command, or see :func:`.run_command`.
     """
     status = 0
 

@@ -71,9 +71,9 @@ NO_SEPARATOR = (
     YAMLError,
 )
 
-# Separators that come with this package.
+# Separators that come with this package, and the one that is meant by none.
 PACKAGED = Path(__file__).parents[1] / "pretrained"
-DEFAULT = "kmeans_wide"
+DEFAULT, NAMES = "kmeans_wide", "*/hyperparams.yaml"
 
 Source: TypeAlias = str | Path | FetchSource | None
 Overrides: TypeAlias = str | Mapping[str, Any] | None
@@ -94,7 +94,7 @@ def load_separator(
     Arguments
     ---------
     source : str, pathlib.Path or FetchSource
-        Where it is, see :meth:`.AttractorSeparation.from_hparams`.
+        Where it is; None for the packaged one, see :meth:`.AttractorSeparation.from_hparams`.
     hparams_file : str
         Name of the hyperparameters file in it.
     modules : iterable of str
@@ -120,7 +120,7 @@ def load_separator(
     UserError
         If there is no separator, or not one that can be loaded.
     """
-    source = _resolve_source(source)
+    source = resolve_source(source)
     locate = partial(_fetch, source, fetch_options)
     if isinstance(source, Path):
         locate = partial(_find_inside, source, trust)
@@ -141,30 +141,51 @@ def load_separator(
     return hparams
 
 
-def _resolve_source(source: Source) -> Path | str | FetchSource:
-    """A local folder as Path; what was asked for from elsewhere as it is."""
+def resolve_source(source: Source) -> Path | str | FetchSource:
+    """Says where a separator is.
+
+    Arguments
+    ---------
+    source : str, pathlib.Path or FetchSource
+        Where it is, see :meth:`.AttractorSeparation.from_hparams`.
+
+    Returns
+    -------
+    pathlib.Path, str or FetchSource
+        A local folder as Path, also that of a packaged separator; what was
+        asked for from elsewhere as it is.
+
+    Raises
+    ------
+    UserError
+        If there is no such folder.
+
+    Example
+    -------
+    >>> resolve_source(None).name
+    'kmeans_wide'
+    """
+    if source is None:
+        return PACKAGED / DEFAULT
     if isinstance(source, FetchSource):
         kind, place = source
-        return source if kind != FetchFrom.LOCAL else _resolve_source(place)
-    if source is None:
-        source = DEFAULT
-    packaged = PACKAGED / str(source)
-    if not os.path.isdir(source) and packaged.parent == PACKAGED:
-        source = packaged if packaged.is_dir() else source
+        return source if kind != FetchFrom.LOCAL else resolve_source(place)
     if not isinstance(source, (str, Path)):
         raise UserError(f"source must be the path of a folder, got {source!r}")
     if isinstance(source, str) and source.startswith(HUB):
         return FetchSource(FetchFrom.HUGGING_FACE, source.removeprefix(HUB))
     if isinstance(source, str) and source.startswith(WEB):
         return source
-    if not os.path.isdir(source):
-        names = ", ".join(sorted(x.name for x in PACKAGED.iterdir()))
-        raise UserError(
-            f"source={str(source)!r} is not a folder, seen from {Path.cwd()}; "
-            f"one on Hugging Face is '{HUB}ORGANISATION/NAME', in this package "
-            f"are {names}"
-        )
-    return Path(source)
+    if os.path.isdir(source):
+        return Path(source)
+    packaged = {path.parent.name: path.parent for path in PACKAGED.glob(NAMES)}
+    if str(source) in packaged:
+        return packaged[str(source)]
+    raise UserError(
+        f"source={str(source)!r} is not a folder, seen from {Path.cwd()}; one "
+        f"on Hugging Face is '{HUB}ORGANISATION/NAME', packaged is "
+        f"{', '.join(sorted(packaged))}"
+    )
 
 
 def _find_inside(folder: Path, trust: bool, name: str) -> Path:
@@ -245,15 +266,67 @@ def _find_class(node: Node) -> type:
     )
 
 
+def find_untrusted(source: Source) -> list[str]:
+    """Lists what a local separator could run, which is why it is refused.
+
+    Arguments
+    ---------
+    source : str or pathlib.Path
+        The folder of a separator, or the name of a packaged one.
+
+    Returns
+    -------
+    list of str
+        A tag of its YAML file each, with its line: none if it is safe.
+
+    Raises
+    ------
+    UserError
+        If there is no separator.
+    """
+    folder = resolve_source(source)
+    if not isinstance(folder, Path):
+        raise UserError(f"source={source!r} is no local folder: fetch it first")
+    path = _find_inside(folder, True, "hyperparams.yaml")
+    _check_kind(path)
+    try:
+        root = YAML(typ="safe", pure=True).compose(
+            path.read_text(encoding="utf-8")
+        )
+    except (ValueError, YAMLError) as error:
+        raise UserError(f"{path}: {one_line(error)}") from error
+    found: dict[int, str] = {}
+    waiting, seen = [root], set()
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, tuple):
+            waiting += node
+        elif node not in seen:
+            seen.add(node)
+            waiting += [] if isinstance(node, ScalarNode) else node.value
+            try:
+                _check_tag(node)
+            except UserError:
+                found[node.start_mark.line] = (
+                    f"line {node.start_mark.line + 1}: {node.tag}"
+                )
+    return [found[line] for line in sorted(found)]
+
+
+def _check_tag(node: Node) -> None:
+    """Refuses what makes something else than plain values and modules."""
+    if isinstance(node, ScalarNode) and TUPLE.fullmatch(node.value):
+        node.tag = "!tuple"
+    if node.tag not in PLAIN:
+        _find_class(node)
+
+
 def _count(node: Node, counts: dict[Node, float]) -> float:
     """Nodes of a file with its aliases written out; refuses other tags."""
     if node not in counts:
         # An alias inside of what it stands for never ends.
         counts[node] = math.inf
-        if isinstance(node, ScalarNode) and TUPLE.fullmatch(node.value):
-            node.tag = "!tuple"
-        if node.tag not in PLAIN:
-            _find_class(node)
+        _check_tag(node)
         under: Iterable[Node] = ()
         if isinstance(node, MappingNode):
             under = chain.from_iterable(node.value)

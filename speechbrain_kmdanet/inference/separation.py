@@ -125,7 +125,8 @@ class AttractorSeparation(Pretrained):
         ---------
         source : str, pathlib.Path or FetchSource
             Folder that train.py wrote (pretrained), or the name of a separator
-            in this package; "kmeans_wide", which is, by default.
+            in this package, unless a folder has that name: by default, its
+            only one, "kmeans_wide";
             ``"hf://ORGANISATION/NAME"`` for a repository on Hugging Face, or
             a web address.
         hparams_file : str

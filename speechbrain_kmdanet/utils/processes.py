@@ -1,8 +1,9 @@
-"""The processes of a training that torchrun started."""
+"""Processes that torchrun or SLURM have started."""
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from speechbrain.utils.distributed import ddp_init_group
 from torch import distributed
@@ -46,3 +47,92 @@ def process_group(run_opts: Mapping[str, Any]) -> Iterator[None]:
     finally:
         if distributed.is_available() and distributed.is_initialized():
             distributed.destroy_process_group()
+
+
+class Share(NamedTuple):
+    """Which part of a list this process does.
+
+    Arguments
+    ---------
+    rank : int
+        Number of this process, from 0 on.
+    processes : int
+        Number of processes.
+
+    Example
+    -------
+    >>> Share(1, 2).of("abcde")
+    ['b', 'd']
+    """
+
+    rank: int = 0
+    processes: int = 1
+
+    def of(self, tasks: Sequence[Any]) -> list[Any]:
+        """The tasks of this process.
+
+        Arguments
+        ---------
+        tasks : sequence
+            Those of all, in the same order everywhere.
+
+        Returns
+        -------
+        list
+            Every n-th of them.
+        """
+        return list(tasks[self.rank :: self.processes])
+
+
+def find_share(environment: Mapping[str, str] = os.environ) -> Share:
+    """Where this process stands among those that torchrun or SLURM started.
+
+    Arguments
+    ---------
+    environment : mapping
+        Environment variables: of torchrun, otherwise of srun; those of an
+        array of jobs, each of which may have several processes, beside them.
+
+    Returns
+    -------
+    Share
+        The part of this process: all, where it is alone.
+
+    Raises
+    ------
+    UserError
+        If the variables contradict each other.
+
+    Example
+    -------
+    >>> find_share({"RANK": "2", "WORLD_SIZE": "4"})
+    Share(rank=2, processes=4)
+    >>> find_share({"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "8"})
+    Share(rank=3, processes=8)
+    """
+
+    def number(name: str, default: int) -> int:
+        text = environment.get(name, "")
+        return int(text) if text.isdecimal() else default
+
+    rank, processes = number("RANK", 0), number("WORLD_SIZE", 1)
+    if processes == 1:
+        # A batch script knows how many tasks its job may have, but only srun
+        # starts them.
+        batch = "SLURM_JOB_ID" in environment
+        tasks = "SLURM_STEP_NUM_TASKS" if batch else "SLURM_NTASKS"
+        rank, processes = number("SLURM_PROCID", 0), number(tasks, 1)
+        rank = rank if processes > 1 else 0
+    jobs = number("SLURM_ARRAY_TASK_COUNT", 1)
+    first = number("SLURM_ARRAY_TASK_MIN", 0)
+    step = max(1, number("SLURM_ARRAY_TASK_STEP", 1))
+    job = (number("SLURM_ARRAY_TASK_ID", first) - first) // step
+    if jobs == 1:
+        job = 0
+    if not (0 <= rank < processes and 0 <= job < jobs):
+        raise UserError(
+            f"process {rank} of {processes}, job {job} of {jobs}: numbers must "
+            "go from 0 on without gaps: start all tasks of the array "
+            "(--array=0-N), or unset RANK and WORLD_SIZE"
+        )
+    return Share(job * processes + rank, jobs * processes)

@@ -9,6 +9,7 @@ import torch
 from recipe_runs import RECIPE, ROOT
 from speechbrain.utils.run_opts import RunOptions
 
+from speechbrain_kmdanet.command_line import make_parser
 from speechbrain_kmdanet.utils.settings import read_schema
 
 READMES = sorted(
@@ -63,6 +64,8 @@ def test_commands_exist(path):
     for words in commands(path):
         if words[:1] == ["make"]:
             assert all(re.search(f"^{x}:", makefile, re.M) for x in words[1:])
+        if words[:1] == ["kmdanet"]:
+            make_parser().parse_args(words[1:])
         script = next((x for x in words if x.endswith(".py")), None)
         if script:
             places = [path.parent / script, ROOT / script, RECIPE / script]

@@ -25,6 +25,8 @@ ORDER = [
     "utils",
     "dataio",
     "inference",
+    "command_line",
+    "__main__",
 ]
 # Paths that SpeechBrain has, too: our definitions are added to theirs. All
 # other files can be copied upstream as they are.
@@ -103,4 +105,4 @@ def test_published_paths_stay():
 
 
 def test_there_are_few_files():
-    assert 40 < len(FILES) <= 80
+    assert 40 < len(FILES) <= 95

@@ -1,4 +1,4 @@
-"""The separators that come with the project, in the package and beside it."""
+"""The separators that come with the project, beside the package and in it."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ from speechbrain.inference.separation import SepformerSeparation
 from speechbrain_kmdanet.inference.separation import AttractorSeparation
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = sorted(
+FOLDERS = [
     path.parent
-    for place in ("pretrained", "speechbrain_kmdanet/pretrained")
-    for path in ROOT.glob(f"{place}/*/hyperparams.yaml")
-)
+    for place in (ROOT, ROOT / "speechbrain_kmdanet")
+    for path in sorted(place.glob("pretrained/*/hyperparams.yaml"))
+]
 
 
 @pytest.fixture(scope="module", params=FOLDERS, ids=lambda path: path.name)

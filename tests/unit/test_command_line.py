@@ -1,273 +1,459 @@
-"""Tests of the command kmdanet."""
+"""The command kmdanet: what it finds, writes, leaves alone and says."""
 
+import importlib.util
 import io
 import json
-import os
-import re
 import shutil
-import sys
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from tiny_separator import write_separator
 
-from speechbrain_kmdanet import __version__
-from speechbrain_kmdanet.command_line import (
-    Input,
-    Manifest,
-    find_inputs,
-    main,
-    own_share,
-)
+from speechbrain_kmdanet import __version__, command_line
+from speechbrain_kmdanet.command_line import EXAMPLE, FORMATS, main
 from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.inference import corpus, recordings
+from speechbrain_kmdanet.inference.corpus import MANIFEST, Manifest
+from speechbrain_kmdanet.inference.loading import resolve_source
+from speechbrain_kmdanet.inference.separation import AttractorSeparation
+from speechbrain_kmdanet.lobes.models.counting import TalkerCounter
+
+VARIABLES = (
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "SLURM_LOCALID",
+    "SLURM_PROCID",
+    "SLURM_NTASKS",
+    "SLURM_JOB_ID",
+    "SLURM_ARRAY_TASK_ID",
+    "SLURM_ARRAY_TASK_COUNT",
+)
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory):
+def separator(tmp_path_factory):
     return write_separator(tmp_path_factory.mktemp("separator"))
 
 
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """An empty folder, and no other process."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
 @pytest.fixture
-def run(source, tmp_path, monkeypatch, capsys):
-    """Runs the command in a folder of its own: status, output and errors."""
-    monkeypatch.chdir(tmp_path)
+def separate(separator, capsys):
+    """Runs the command; returns its status and what it says."""
 
-    def command(*arguments, separator=source):
-        given = list(map(str, arguments))
-        if given[0] == "separate":
-            given += ["--separator", str(separator)]
-            if "--talkers" not in given:
-                given += ["--talkers", "2"]
-        status = main(given)
-        said = capsys.readouterr()
-        return SimpleNamespace(status=status, out=said.out, err=said.err)
+    def run(*arguments, talkers=2):
+        arguments = ["separate", *map(str, arguments), "--device", "cpu"]
+        arguments += ["--separator", str(separator)]
+        status = main([*arguments, "--talkers", str(talkers)])
+        return status, *capsys.readouterr()
 
-    return command
+    return run
 
 
-def record(*paths, seconds=0.3, rate=8000):
-    """Writes recordings of noise."""
-    for number, path in enumerate(paths):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+def record(*names, seconds=0.4, rate=8000):
+    """Writes recordings of modulated noise."""
+    for number, name in enumerate(names):
         rng = np.random.default_rng(number)
-        noise = 0.1 * rng.standard_normal(round(seconds * rate))
-        soundfile.write(path, noise, rate)
+        signal = 0.1 * rng.standard_normal(round(seconds * rate))
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(name, signal, rate)
 
 
-def files_of(folder):
-    """Audio below a folder."""
+def written(folder="separated"):
+    """All files in the output folder but hidden ones and the manifest."""
     return sorted(
-        str(path.relative_to(folder))
+        path.relative_to(folder).as_posix()
         for path in Path(folder).rglob("*")
-        if path.suffix in {".wav", ".flac", ".opus"}
+        if path.is_file() and path.name != MANIFEST and path.name[0] != "."
     )
 
 
-def test_one_file(run):
-    record("talk.flac", rate=16000)
-    made = run("separate", "talk.flac", "--rttm", "--json", "--background")
-    assert (made.status, made.err) == (0, "")
-    assert made.out == (
-        "talk.flac: 2 talkers: separated/talk_1.wav, separated/talk_2.wav\n"
+def statuses(folder="separated"):
+    """Status of each recording by its name."""
+    lines = Manifest(folder).read().values()
+    return {Path(line["path"]).name: line["status"] for line in lines}
+
+
+def test_a_recording_becomes_tracks_that_sum_to_it(separate):
+    record("talk.wav", rate=16000)
+    status, out, err = separate("talk.wav", "--background")
+    assert (status, err) == (0, "")
+    assert out == (
+        "talk.wav: 2 talkers: separated/talk_1.wav, separated/talk_2.wav\n"
     )
-    assert files_of("separated") == [
-        "talk_1.wav",
-        "talk_2.wav",
-        "talk_background.wav",
+    assert written() == ["talk_1.wav", "talk_2.wav", "talk_background.wav"]
+    talk, rate = soundfile.read("talk.wav")
+    tracks = [soundfile.read(Path("separated", x))[0] for x in written()]
+    assert np.allclose(sum(tracks), talk, atol=2e-4) and rate == 16000
+
+
+def test_options_reach_the_tracks(separate):
+    record("talk.wav", rate=16000)
+    options = "--format", "flac", "--rate", 8000, "--channel", 1, "--out", "a/b"
+    assert separate("talk.wav", *options, talkers=3)[0] == 0
+    assert written("a/b") == [f"talk_{k}.flac" for k in (1, 2, 3)]
+    assert soundfile.info("a/b/talk_1.flac").samplerate == 8000
+    status, _, err = separate("talk.wav", "--out", "c", "--channel", 2)
+    assert status == 1 and "channel must be from 1 to 1" in err
+
+
+def test_same_stems_do_not_overwrite_each_other(separate):
+    record("x.wav", "x.flac")
+    status, _, err = separate("x.wav", "x.flac")
+    assert status == 0 and "2 separated, 0 finished before, 0 failed" in err
+    assert written() == [
+        f"x_{suffix}_{k}.wav" for suffix in ("flac", "wav") for k in (1, 2)
     ]
-    about = json.loads(Path("separated/talk.json").read_text())
-    assert about["talkers"] == 2 and about["seconds"] == 0.3
-    assert about["tracks"] == ["talk_1.wav", "talk_2.wav"]
-    lines = Path("separated/talk.rttm").read_text().splitlines()
+
+
+def test_standard_input(separate, monkeypatch):
+    record("talk.flac", "other.flac")
+
+    def give(name):
+        data = io.BytesIO(Path(name).read_bytes())
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=data))
+
+    give("talk.flac")
+    status, out, _ = separate("-")
+    assert status == 0 and out.startswith("stdin: 2 talkers: separated/stdin_1")
+    assert written() == ["stdin_1.wav", "stdin_2.wav"]
+    give("talk.flac")
+    assert separate("-")[1].startswith("stdin: finished before, 2 talkers")
+    give("other.flac")
+    status, _, err = separate("-")
+    assert status == 1 and "stdin_1.wav is there" in err
+    monkeypatch.setattr(
+        "sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"no audio"))
+    )
+    status, _, err = separate("-", "--overwrite")
+    assert status == 1 and "cannot separate standard input: unread" in err
+
+
+def test_a_bad_file_does_not_stop_the_others(separate):
+    record("talks/a.wav", "talks/c.wav")
+    Path("talks/b.wav").write_bytes(b"no audio")
+    status, out, err = separate("talks", "missing.wav")
+    assert status == 1 and len(out.splitlines()) == 2
+    lines = err.splitlines()
+    assert [line.split(":")[0] for line in lines] == 3 * ["kmdanet"]
+    assert "cannot separate missing.wav: missing" in err
+    assert "cannot separate talks/b.wav: unreadable" in err
+    assert lines[-1].startswith("kmdanet: 2 separated, 0 finished before, 2 fa")
+    assert statuses() == {
+        "a.wav": "done",
+        "b.wav": "failed",
+        "c.wav": "done",
+        "missing.wav": "failed",
+    }
+    # What can be mended is done by the same command, and nothing else.
+    before = {x: Path("separated", x).stat().st_mtime_ns for x in written()}
+    record("talks/b.wav", "missing.wav")
+    status, out, err = separate("talks", "missing.wav")
+    assert status == 0 and "2 separated, 2 finished before, 0 failed" in err
+    for name, time in before.items():
+        assert Path("separated", name).stat().st_mtime_ns == time
+
+
+def test_what_is_there_is_not_overwritten(separate):
+    record("talk.wav")
+    Path("separated").mkdir()
+    mine = Path("separated/talk_2.wav")
+    mine.write_text("mine")
+    status, _, err = separate("talk.wav")
+    assert status == 1 and "separated/talk_2.wav is there" in err
+    assert "give --overwrite" in err and mine.read_text() == "mine"
+    assert written() == ["talk_2.wav"] and statuses() == {}
+    assert separate("talk.wav", "--overwrite")[0] == 0
+    assert soundfile.info(mine).samplerate == 8000
+    # Other options, or another recording, are not what is there.
+    assert separate("talk.wav", "--rate", 4000)[0] == 1
+    assert separate("talk.wav")[0] == 0
+    record("talk.wav", seconds=0.5)
+    assert separate("talk.wav")[0] == 1
+    # Another format is in nobody's way.
+    assert separate("talk.wav", "--format", "flac")[0] == 0
+
+
+def test_a_file_that_is_gone_is_made_again(separate):
+    record("talk.wav")
+    assert separate("talk.wav")[0] == 0
+    track = Path("separated/talk_1.wav")
+    sound = track.read_bytes()
+    track.unlink()
+    assert "finished before" not in separate("talk.wav")[1]
+    assert track.read_bytes() == sound
+    # So is what was not asked for the first time.
+    assert separate("talk.wav", "--rttm")[0] == 0
+    assert "talk.rttm" in written()
+
+
+def test_fewer_talkers_leave_no_track_of_more(separate):
+    record("talk.wav")
+    assert separate("talk.wav", talkers=3)[0] == 0
+    assert separate("talk.wav", "--overwrite", talkers=2)[0] == 0
+    assert written() == ["talk_1.wav", "talk_2.wav"]
+
+
+@pytest.mark.parametrize(
+    "stopped, status", [(KeyboardInterrupt, 130), (signal.SIGTERM, 143)]
+)
+def test_an_interrupted_folder_goes_on(separate, monkeypatch, stopped, status):
+    record("talks/a.wav", "talks/b.wav", "talks/c.wav")
+    write = recordings._write_tracks
+
+    def interrupt(recording, *arguments):
+        turns = write(recording, *arguments)
+        if "b.wav" in recording.name:
+            if stopped is KeyboardInterrupt:
+                raise KeyboardInterrupt
+            signal.raise_signal(stopped)
+        return turns
+
+    monkeypatch.setattr(recordings, "_write_tracks", interrupt)
+    code, _, err = separate("talks")
+    assert code == status
+    assert err == "kmdanet: the same command goes on from here\n"
+    assert statuses() == {"a.wav": "done", "b.wav": "begun"}
+    # Of what was begun, files that were moved into place are its own.
+    assert "a_1.wav" in written() and "c_1.wav" not in written()
+    monkeypatch.setattr(recordings, "_write_tracks", write)
+    code, _, err = separate("talks")
+    assert code == 0 and "2 separated, 1 finished before, 0 failed" in err
+    assert written() == [f"{x}_{k}.wav" for x in "abc" for k in (1, 2)]
+    # One line a recording is left, sorted.
+    lines = Path("separated", MANIFEST).read_text().splitlines()
+    paths = [json.loads(line)["path"] for line in lines]
+    assert paths == sorted(paths) and len(paths) == 3
+
+
+def test_a_full_disk_stops_all(separate, monkeypatch):
+    record("a.wav", "b.wav")
+
+    def fail(*arguments):
+        raise OSError(28, "No space left on device", "a_1.wav")
+
+    monkeypatch.setattr(corpus, "separate_recording", fail)
+    status, _, err = separate("a.wav", "b.wav")
+    assert status == 2 and err.count("\n") == 1 and "No space left" in err
+
+
+def test_times_and_more(separate):
+    record("talks/one day.wav", seconds=1.0)
+    assert separate("talks", "--rttm", "--json", "--background")[0] == 0
+    about = json.loads(Path("separated/one day.json").read_text())
+    assert about["tracks"] == ["one day_1.wav", "one day_2.wav"]
+    assert about["background"] == "one day_background.wav"
+    assert (about["talkers"], about["seconds"]) == (2, 1.0)
+    assert about["path"] == str(Path("talks/one day.wav").resolve())
+    lines = Path("separated/one day.rttm").read_text().splitlines()
     assert len(lines) == len(about["turns"]) > 0
     for line, turn in zip(lines, about["turns"]):
         words = line.split()
-        assert words[:2] == ["SPEAKER", "talk"]
-        assert float(words[3]) == turn["start"]
-        assert words[7] == f"talk_{turn['track']}"
-    mixture, rate = soundfile.read("talk.flac")
-    tracks = [soundfile.read(f"separated/{x}") for x in files_of("separated")]
-    assert {rate for _, rate in tracks} == {16000}
-    total = sum(track for track, _ in tracks)
-    np.testing.assert_allclose(total, mixture, atol=1e-4)
+        assert len(words) == 10 and words[:3] == ["SPEAKER", "one_day", "1"]
+        assert float(words[3]) == pytest.approx(turn["start"])
+        assert float(words[3]) + float(words[4]) == pytest.approx(turn["end"])
+        assert words[7] == f"one_day_{turn['track']}"
 
 
-def test_a_folder_goes_on_where_it_stopped(run):
-    record("in/a.wav", "in/deep/b.flac", "in/.hidden/c.wav", "in/.d.wav")
-    Path("in/notes.txt").write_text("no audio")
-    first = run("separate", "in", "--out", "out")
-    assert first.status == 0 and "2 separated" in first.err
-    names = ["a_1.wav", "a_2.wav", "deep/b_1.wav", "deep/b_2.wav"]
-    assert files_of("out") == names
-    times = {name: os.stat(f"out/{name}").st_mtime_ns for name in names}
-    record("in/new.wav")
-    Path("out/deep/b_2.wav").unlink()
-    again = run("separate", "in", "--out", "out")
-    # What was done by halves is not taken for done, nor overwritten.
-    assert again.status == 1 and "out/deep/b_1.wav is there" in again.err
-    Path("out/deep/b_1.wav").unlink()
-    last = run("separate", "in", "--out", "out")
-    assert last.status == 0 and "1 separated, 2 were done" in last.err
-    for name in names[:2]:
-        assert os.stat(f"out/{name}").st_mtime_ns == times[name]
-    done = Manifest(Path("out")).read()
-    assert sorted(done) == ["a", "deep/b", "new"]
-    assert done["deep/b"]["tracks"] == ["deep/b_1.wav", "deep/b_2.wav"]
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ("RANK", "WORLD_SIZE"),
+        ("SLURM_PROCID", "SLURM_NTASKS"),
+        ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"),
+    ],
+)
+def test_processes_share_a_list_and_a_manifest(separate, monkeypatch, launcher):
+    record(*[f"talks/{x}.wav" for x in "abcde"], seconds=0.2)
+    done = []
+    for rank in (1, 0):
+        monkeypatch.setenv(launcher[0], str(rank))
+        monkeypatch.setenv(launcher[1], "2")
+        status, out, err = separate("talks")
+        assert status == 0 and f"(process {rank} of 2)" in err
+        done.append({line.split(":")[0] for line in out.splitlines()})
+    assert [len(each) for each in done] == [2, 3]
+    assert done[0] | done[1] == {f"talks/{x}.wav" for x in "abcde"}
+    assert statuses() == {f"{x}.wav": "done" for x in "abcde"}
 
 
-@pytest.mark.parametrize("change", ["recording", "options"])
-def test_other_output_is_not_overwritten(run, change):
-    record("a.wav")
-    assert run("separate", "a.wav").status == 0
-    before = Path("separated/a_1.wav").read_bytes()
-    options = ["--format", "wav"]
-    if change == "recording":
-        record("x.wav", "a.wav")
-    else:
-        options = ["--rate", "16000"]
-    refused = run("separate", "a.wav", *options)
-    assert refused.status == 1
-    assert re.search("separated/a_1.wav is there, .*--overwrite", refused.err)
-    assert Path("separated/a_1.wav").read_bytes() == before
-    assert run("separate", "a.wav", *options, "--overwrite").status == 0
-    assert Path("separated/a_1.wav").read_bytes() != before
-    assert run("separate", "a.wav", *options).out == "a.wav: done already\n"
+def test_info(separator, here, capsys):
+    assert main(["info", str(separator)]) == 0
+    lines = dict(
+        line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()
+    )
+    assert lines["folder"] == str(separator)
+    assert lines["system"].startswith("DANet, KMeansAttractors")
+    assert lines["trunk"] == "EmbeddingNet"
+    assert lines["talkers"] == "any number, 2 by default"
+    assert lines["safe"].startswith("yes")
+    shutil.copytree(separator, here / "theirs")
+    path = here / "theirs" / "hyperparams.yaml"
+    text = path.read_text()
+    path.write_text(f"{text}x: !apply:os.mkdir [CANARY]\ny: (1, 2)\n")
+    assert main(["info", "theirs"]) == 1
+    told = capsys.readouterr().out.splitlines()[-1]
+    first = len(text.splitlines()) + 1
+    assert told.split(maxsplit=1)[1] == (
+        f"no, it asks for --trust: line {first}: !apply:os.mkdir; line "
+        f"{first + 1}: !tuple"
+    )
+    assert not Path("CANARY").exists()
+    assert main(["info", "theirs", "--trust"]) == 1
+    assert "parameters" in capsys.readouterr().out
+    assert Path("CANARY").exists()
+    Path("theirs/masknet.ckpt").unlink()
+    path.write_text(text)
+    assert main(["info", "theirs"]) == 2
+    assert "theirs holds no masknet.ckpt" in capsys.readouterr().err
 
 
-def test_a_bad_file_does_not_stop_the_others(run):
-    record("a.wav", "z.wav")
-    Path("bad.wav").write_bytes(b"no audio")
-    made = run("separate", "a.wav", "bad.wav", "gone.wav", "z.wav")
-    assert made.status == 1
-    assert files_of("separated") == ["a_1.wav", "a_2.wav", "z_1.wav", "z_2.wav"]
-    lines = made.err.splitlines()
-    assert lines[0].startswith("kmdanet: cannot separate bad.wav: unreadable")
-    assert lines[1].startswith("kmdanet: cannot separate gone.wav: missing")
-    assert "2 separated, 0 were done already, 2 failed" in lines[2]
-    text = Path("separated/manifest.jsonl").read_text()
-    assert [json.loads(x)["status"] for x in text.splitlines()] == [
-        "done",
-        "failed",
-        "failed",
-        "done",
-    ]
+def test_the_packaged_separator(here, separator):
+    packaged = resolve_source(None)
+    assert packaged.name == "kmeans_wide"
+    assert resolve_source("kmeans_wide") == packaged
+    # A folder of that name is nearer.
+    (here / "kmeans_wide").mkdir()
+    assert resolve_source("kmeans_wide") == Path("kmeans_wide")
+    for name in ("other", "pretrained/kmeans_wide", ""):
+        with pytest.raises(UserError, match="packaged is .*kmeans_wide"):
+            resolve_source(name)
 
 
-def test_standard_input(run, monkeypatch):
-    record("a.wav")
-    data = io.BytesIO(Path("a.wav").read_bytes())
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=data))
-    assert run("separate", "-").status == 0
-    assert files_of("separated") == ["stdin_1.wav", "stdin_2.wav"]
-
-
-def test_patterns_and_names(run, tmp_path):
-    record("d1/a.wav", "d1/a.flac", "d2/b.wav", "../outside.wav")
-    found = find_inputs(["d*/*.wav", "../outside.wav"])
-    assert [x.name for x in found] == ["a", "b", "outside"]
-    # Of two with one stem, suffixes tell.
-    assert [x.name for x in find_inputs(["d1"])] == ["a_flac", "a_wav"]
-    assert find_inputs(["d2", "d2/b.wav"]) == [Input(Path("d2/b.wav"), "b")]
-    record("d3/b.wav")
-    with pytest.raises(UserError, match="d2/b.wav and d3/b.wav would be wri"):
-        find_inputs(["d2", "d3"])
-    Path("none").mkdir()
-    for nothing in ("none", "x*.wav"):
-        refused = run("separate", nothing)
-        assert refused.status == 2 and refused.err.count("\n") == 1
-
-
-def test_processes_share_a_list():
-    inputs = list(range(11))
-    torchrun = [
-        own_share(inputs, {"RANK": str(i), "WORLD_SIZE": "3"}) for i in range(3)
-    ]
-    array = [
-        own_share(
-            inputs,
-            {
-                "SLURM_ARRAY_TASK_ID": str(i),
-                "SLURM_ARRAY_TASK_MIN": "2",
-                "SLURM_ARRAY_TASK_STEP": "2",
-                "SLURM_ARRAY_TASK_COUNT": "2",
-                "SLURM_PROCID": str(process),
-                "SLURM_NTASKS": "2",
-            },
-        )
-        for i in (2, 4)
-        for process in range(2)
-    ]
-    for shares in (torchrun, array):
-        assert sorted(sum(shares, [])) == inputs
-        assert max(map(len, shares)) - min(map(len, shares)) <= 1
-    assert own_share(inputs, {}) == inputs
-
-
-def test_processes_write_one_manifest(run, monkeypatch):
-    record(*[f"in/{x}.wav" for x in "abcde"])
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    for rank, count in ((0, 3), (1, 2)):
-        monkeypatch.setenv("RANK", str(rank))
-        assert f"{count} separated" in run("separate", "in").err
-    assert sorted(Manifest(Path("separated")).read()) == list("abcde")
-
-
-def test_a_cut_line_of_the_manifest(tmp_path):
-    manifest = Manifest(tmp_path)
-    for name in ("a", "b"):
-        manifest.add({"name": name, "status": "done"})
-    text = manifest.path.read_text()
-    manifest.path.write_text(text[:-9])
-    assert list(manifest.read()) == ["a"]
+def test_the_example(here, capsys):
+    assert main(["example"]) == main(["example"]) == 0
+    assert "kmdanet separate two_talkers.flac" in capsys.readouterr().out
+    assert EXAMPLE.stat().st_size < 100_000
+    copy = here / EXAMPLE.name
+    assert copy.read_bytes() == EXAMPLE.read_bytes()
+    copy.write_text("mine")
+    assert main(["example"]) == 2 and copy.read_text() == "mine"
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["separate", "a.wav", "--talkers", "two"], 'or "auto", got .two'),
-        (["separate", "a.wav", "--talkers", "0"], "integer >= 1, got 0"),
-        (["separate", "a.wav", "--talkers", "auto"], "which this one cannot"),
-        (
-            ["separate", "a.wav", "--channel", "2"],
-            "channel must be from 1 to 1",
-        ),
-        (
-            ["separate", "a.wav", "--rate", "5"],
-            "sample_rate must be an integer",
-        ),
+        ([], "the following arguments are required: COMMAND"),
+        (["seperate"], "invalid choice: 'seperate'"),
+        (["separate"], "the following arguments are required: PATH"),
+        (["separate", ""], "PATH is empty"),
+        (["separate", "a", "--talkers", "two"], "from 1 to 100, got 'two'"),
+        (["separate", "a", "--talkers", "0"], "from 1 to 100, got '0'"),
+        (["separate", "a", "--format", "mp3"], "invalid choice: 'mp3'"),
+        (["separate", "a", "--rate", "-1"], "argument --rate: expected"),
+        (["separate", "a", "--device", "x"], "--device x cannot be used"),
+        (["separate", "a", "--separator", "b"], "source='b' is not a folder"),
+        (["separate", "."], "no recordings there"),
+        (["export"], "required: --onnx"),
+        (["info", "a", "b"], "unrecognized arguments: b"),
     ],
 )
-def test_arguments_that_do_not_fit(run, arguments, message):
+def test_what_is_wrong_takes_one_line(capsys, arguments, message):
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.count("\n") == 1 and message in err
+    assert err.startswith("kmdanet: error: ")
+
+
+def test_a_separator_that_cannot_count_says_so(separate):
     record("a.wav")
-    refused = run(*arguments)
-    assert refused.status in (1, 2) and re.search(message, refused.err)
-    assert refused.err.count("\n") == 1 and not files_of(".")[1:]
+    status, _, err = separate("a.wav", talkers="auto")
+    assert status == 2 and "give --talkers K" in err and not written()
 
 
-def test_info(run, source):
-    about = run("info", source)
-    assert about.status == 0
-    for line in ("DANet", "EmbeddingNet", "8000 Hz", "2 by default", "safe"):
-        assert line in about.out
-    refused = run("info", "nowhere")
-    assert refused.status == 2 and "kmeans_wide" in refused.err
-    # What would run something else is not loaded, and said to be.
-    shutil.copytree(source, "evil")
-    path = Path("evil/hyperparams.yaml")
-    path.write_text(path.read_text() + "x: !apply:os.system [touch owned]\n")
-    refused = run("info", "evil")
-    assert refused.status == 2 and "trust" in refused.err
-    assert not Path("owned").exists()
+def test_talkers_are_counted(separator, monkeypatch, capsys):
+    counting = AttractorSeparation.from_hparams(separator)
+    counting.mods["counter"] = TalkerCounter(65, 4, channels=(4, 4, 4)).eval()
+    monkeypatch.setattr(command_line, "_load", lambda *_: counting)
+    record("talk.wav")
+    assert main(["separate", "talk.wav"]) == 0
+    (line,) = Manifest("separated").read().values()
+    assert line["tracks"] == written() and len(written()) == line["talkers"]
+    assert f": {line['talkers']} talker" in capsys.readouterr().out
+    assert main(["info"]) == 0
+    assert "counts talkers  from 1 to 4\n" in capsys.readouterr().out
 
 
-def test_example_version_and_help(run, capsys):
-    assert run("example").status == 0
-    signal, rate = soundfile.read("two_talkers.flac")
-    assert rate == 8000 and len(signal) > 2 * rate
-    for option, text in (("--version", __version__), ("--help", "separate")):
-        with pytest.raises(SystemExit) as ended:
-            main([option])
-        assert ended.value.code == 0 and text in capsys.readouterr().out
+@pytest.mark.parametrize(
+    "environment, device",
+    [
+        ({}, "cuda:0"),
+        ({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, "cuda:1"),
+        ({"SLURM_PROCID": "2", "SLURM_NTASKS": "4"}, "cuda:2"),
+    ],
+)
+def test_processes_of_a_machine_share_its_gpus(
+    monkeypatch, environment, device
+):
+    chosen = []
+
+    def load(source, trust, run_opts):
+        chosen.append(run_opts["device"])
+        raise UserError("no GPU here")
+
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch, "zeros", lambda *_, **__: None)
+    monkeypatch.setattr(AttractorSeparation, "from_hparams", load)
+    record("a.wav", "b.wav")
+    assert main(["separate", "a.wav", "b.wav"]) == 2
+    assert chosen == [device]
+
+
+@pytest.mark.parametrize(
+    "arguments, module",
+    [(["page"], "page"), (["export", "--onnx", "x.onnx"], "onnx")],
+)
+def test_a_missing_extra_is_named(monkeypatch, capsys, arguments, module):
+    def missing(name):
+        assert name == f"speechbrain_kmdanet.inference.{module}"
+        raise ModuleNotFoundError("no", name="gradio")
+
+    monkeypatch.setattr(command_line.importlib, "import_module", missing)
+    assert main(arguments) == 2
+    assert "needs gradio: pip install 'speech" in capsys.readouterr().err
+
+
+def test_page_and_export_pass_on_what_they_are_given(
+    separator, monkeypatch, capsys
+):
+    asked = []
+    module = SimpleNamespace(
+        serve=lambda source, host, port: asked.append((source, host, port)),
+        export_onnx=lambda *arguments: asked.append(arguments[1:]),
+    )
+    monkeypatch.setattr(command_line, "_optional", lambda *_: module)
+    assert main(["page", "mine", "--port", "80"]) == 0
+    options = "--onnx", "x.onnx", "--talkers", "3"
+    assert main(["export", str(separator), *options]) == 0
+    assert asked == [("mine", "127.0.0.1", 80), ("x.onnx", 3)]
+
+
+def test_help_and_version(capsys):
+    for arguments, text in (
+        (["--version"], f"kmdanet {__version__}\n"),
+        (["--help"], "kmdanet separate meeting.wav"),
+        (["separate", "--help"], "sbatch --array=0-99"),
+    ):
+        with pytest.raises(SystemExit, match="^0$"):
+            main(arguments)
+        assert text in capsys.readouterr().out
+    assert {*FORMATS} == {*recordings.FORMATS}
+    assert importlib.util.find_spec("speechbrain_kmdanet.__main__")

@@ -317,7 +317,6 @@ def test_what_is_no_file(folder, name):
         Path("no/such"),
         FetchSource(FetchFrom.LOCAL, "no/such"),
         3,
-        None,
         b"bytes",
     ],
 )
