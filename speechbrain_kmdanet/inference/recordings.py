@@ -8,9 +8,10 @@ memory that is needed does not grow with the length.
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,15 +31,18 @@ from speechbrain_kmdanet.inference.separation import (
     AttractorSeparation,
     explain,
 )
-from speechbrain_kmdanet.inference.tracks import WindowTalkers, assign_tracks
+from speechbrain_kmdanet.inference.tracks import Stretch, assign_tracks
 from speechbrain_kmdanet.inference.turns import (
     FRAME,
+    LOUD,
     Turn,
-    dominates,
+    find_runs,
     find_turns,
     frame_energies,
+    who_speaks,
 )
 from speechbrain_kmdanet.inference.windows import (
+    Lane,
     WindowStore,
     at_rate,
     correlations,
@@ -54,7 +58,12 @@ PART = 10  # seconds that are written at a time
 MARGIN = 1  # seconds around what is written, for filters
 MOST = 4  # tracks, where talkers are counted
 FAINT = 1e-4  # of the loudest talker's energy: nobody
-LEAST_VOICE = 0.4  # seconds that a voice is known by
+LEAST_VOICE = 0.5  # seconds that a voice is known by
+BREATH = 0.2  # seconds of silence within a stretch of speech, at most
+LONGEST = 3.0  # seconds of a stretch
+AGREEMENT = 0.7  # correlation of one talker in two windows, at least
+LEAST_SHARED = 0.3  # seconds of speech in both
+FADE = 0.01  # seconds, where a talker changes the track
 LARGE = 4e9  # bytes, from which on a WAV file has another header
 # Suffix: format of libsndfile and kind of samples.
 FORMATS = {
@@ -158,10 +167,16 @@ def separate_recording(
     bar = tqdm(desc=name, unit="s", disable=not progress, dynamic_ncols=True)
     try:
         with tempfile.TemporaryFile() as file, bar:
-            store, talkers = _separate_windows(separator, options, file, bar)
+            store, said = _separate_windows(separator, options, file, bar)
+            rate = separator.hparams.sample_rate
             known = None if is_auto(num_spks) else int(num_spks)
-            track_of = assign_tracks(talkers, known, MOST)
-            count = 1 + max(max(tracks) for tracks in track_of)
+            if len(store.counts) == 1:
+                count = store.counts[0]
+                lanes = [[Lane([], [talker]) for talker in range(count)]]
+            else:
+                track_of = assign_tracks(said, known, MOST)
+                count = known or 1 + max(track_of, default=0)
+                lanes = _make_lanes(store.counts, said, track_of, rate)
             names = [str(1 + track) for track in range(count)]
             files = [
                 Path(output_folder, f"{name}_{each}.{file_format}")
@@ -171,9 +186,10 @@ def separate_recording(
                 seconds = recording.num_samples / recording.sample_rate
                 turns = _write_tracks(
                     recording,
-                    store,
-                    separator.hparams.sample_rate,
-                    track_of,
+                    partial(
+                        store.tracks, lanes=lanes, count=count, fade=FADE * rate
+                    ),
+                    rate,
                     files,
                     options,
                     bar,
@@ -205,8 +221,8 @@ def _check(options: _Options, rate: int) -> int:
 
 def _separate_windows(
     separator: AttractorSeparation, options: _Options, file: Any, bar: tqdm
-) -> tuple[WindowStore, list[WindowTalkers]]:
-    """The talkers of every window."""
+) -> tuple[WindowStore, list[Stretch]]:
+    """The talkers of every window, and what they say."""
     own_rate = separator.hparams.sample_rate
     with read_blocks(options.path, options.channel) as recording:
         rate = recording.sample_rate
@@ -214,34 +230,45 @@ def _separate_windows(
         edges = window_edges(recording.num_samples, rate)
         bar.reset(total=round(2 * recording.num_samples / rate))
         store = WindowStore(file, [at_rate(x, rate, own_rate) for x in edges])
-        talkers: list[WindowTalkers] = []
+        said: list[Stretch] = []
         waiting: list[np.ndarray] = []
         for index, window in enumerate(cut(recording.blocks(rate), edges)):
             waiting.append(resample(window, rate, own_rate))
             if len(waiting) == BATCH or index + 1 == len(edges):
-                for sources in _separate(separator, waiting, options.num_spks):
-                    talkers.append(_describe(separator, store, sources))
+                exactly = len(edges) == 1 and not is_auto(options.num_spks)
+                for sources in _separate(
+                    separator, waiting, options.num_spks, exactly
+                ):
+                    said += _listen(separator, store, sources, said)
                     store.add(sources)
                 bar.update(edges[index][1] // rate - bar.n)
                 waiting = []
         warn_if_clipped(recording)
-    loudest = max(window.peaks.max() for window in talkers)
-    return store, [window.without(FAINT * loudest) for window in talkers]
+    loudest = max((stretch.peak for stretch in said), default=0.0)
+    silence = np.zeros(1)
+    return store, [
+        x if x.peak > FAINT * loudest else replace(x, voice=silence * x.voice)
+        for x in said
+    ]
 
 
 def _separate(
     separator: AttractorSeparation,
     windows: Sequence[np.ndarray],
     num_spks: int | str,
+    exactly: bool,
 ) -> list[np.ndarray]:
-    """The talkers [time, K] of windows, each with a number of its own."""
+    """The talkers [time, K] of windows, each with a number of its own.
+
+    Where a number is given, there are exactly, or at most, so many in each.
+    """
     lengths = [len(window) for window in windows]
     mix = np.zeros((len(windows), max(lengths)), np.float32)
     for row, window in zip(mix, windows):
         row[: len(window)] = window
     most = None if is_auto(num_spks) else int(num_spks)
     batch = torch.from_numpy(mix), torch.tensor(lengths) / max(lengths)
-    if separator.can_count or most is None:
+    if most is None or separator.can_count and not exactly:
         sources, found = separator.separate_counted(*batch, most)
         counts = found.num_spks.tolist()
     else:
@@ -254,41 +281,88 @@ def _separate(
     ]
 
 
-def _describe(
-    separator: AttractorSeparation, store: WindowStore, sources: np.ndarray
-) -> WindowTalkers:
-    """What is known of the talkers [time, K] of the next window."""
+def _listen(
+    separator: AttractorSeparation,
+    store: WindowStore,
+    sources: np.ndarray,
+    said: Sequence[Stretch],
+) -> list[Stretch]:
+    """What the talkers [time, K] of the next window say, between pauses."""
     rate = separator.hparams.sample_rate
     index = len(store.counts)
-    agreement = np.zeros((0, sources.shape[1]))
+    first = store.edges[index][0] / rate
+    # What is known of the time that the window before shares with this one.
+    before: list[tuple[int, Stretch]] = []
+    for number in range(len(said) - 1, -1, -1):
+        if said[number].window < index - 1:
+            break
+        before.append((number, said[number]))
+    agreement, shared = np.zeros((0, 0)), first
     if index:
-        shared = store.edges[index - 1][1] - store.edges[index][0]
-        before = store.sources(index - 1)[-shared:]
-        agreement = correlations(before, sources[:shared])
+        samples = store.edges[index - 1][1] - store.edges[index][0]
+        last = store.sources(index - 1)[-samples:]
+        agreement = correlations(last, sources[:samples])
+        shared = first + samples / rate
     energies = frame_energies(sources, rate)  # [frames, K]
-    speaks = dominates(energies)
-    voices = []
-    for talker, frames in enumerate(speaks.T):
-        heard = np.repeat(frames, round(FRAME * rate))[: len(sources)]
-        spoken = sources[: len(heard), talker][heard]
-        voices.append(
-            separator.voice(torch.from_numpy(spoken).float())
-            if frames.sum() * FRAME >= LEAST_VOICE
-            else np.zeros(1)
-        )
-    return WindowTalkers(
-        np.stack(np.broadcast_arrays(*voices)),
-        speaks.sum(0) * FRAME,
-        agreement,
-        energies.max(0),
-    )
+    loud = np.quantile(energies.max(1), LOUD)
+    found = []
+    for talker, active in enumerate(who_speaks(energies, loud).T):
+        for begin, end in find_runs(active, BREATH, LONGEST):
+            part = slice(round(begin * FRAME * rate), round(end * FRAME * rate))
+            known = (end - begin) * FRAME >= LEAST_VOICE
+            start, stop = first + begin * FRAME, first + end * FRAME
+            same = [
+                number
+                for number, x in before
+                if min(x.end, stop, shared) - max(x.start, start) > LEAST_SHARED
+                and agreement[x.talker, talker] > AGREEMENT
+            ]
+            found.append(
+                Stretch(
+                    index,
+                    talker,
+                    start,
+                    stop,
+                    separator.voice(
+                        torch.from_numpy(sources[part, talker]).float()
+                    )
+                    if known
+                    else np.zeros(separator.voice_size),
+                    float(energies[begin:end, talker].max()),
+                    max(same, default=-1),
+                )
+            )
+    return found
+
+
+def _make_lanes(
+    counts: Sequence[int],
+    said: Sequence[Stretch],
+    track_of: Sequence[int],
+    rate: int,
+) -> list[list[Lane]]:
+    """On which tracks the talkers of all windows are; changes in pauses."""
+    lanes = [[Lane([], []) for _ in range(count)] for count in counts]
+    before: dict[tuple[int, int], Stretch] = {}
+    for stretch, track in zip(said, track_of):
+        key = stretch.window, stretch.talker
+        lane = lanes[stretch.window][stretch.talker]
+        if key in before:
+            middle = (before[key].end + stretch.start) / 2
+            lane.changes.append(middle * rate)
+        lane.tracks.append(track)
+        before[key] = stretch
+    for row in lanes:
+        for lane in row:
+            if not lane.tracks:  # silence
+                lane.tracks.append(0)
+    return lanes
 
 
 def _write_tracks(
     recording: Recording,
-    store: WindowStore,
+    make_tracks: Callable[[int, int], np.ndarray],
     own_rate: int,
-    track_of: list[list[int]],
     files: list[Path],
     options: _Options,
     bar: tqdm,
@@ -296,7 +370,6 @@ def _write_tracks(
     """Writes tracks, and the background if there is a file more than tracks."""
     rate = recording.sample_rate
     wanted = _check(options, rate)
-    count = 1 + max(max(tracks) for tracks in track_of)
     total = recording.num_samples
     parts = [
         (begin, min(begin + PART * rate, total))
@@ -315,9 +388,7 @@ def _write_tracks(
         for part, span, heard in zip(
             parts, wide, cut(recording.blocks(rate), wide)
         ):
-            tracks = store.tracks(
-                *at_rate(span, rate, own_rate), track_of, count
-            )
+            tracks = make_tracks(*at_rate(span, rate, own_rate))
             target = resample(heard, rate, wanted)
             if wanted != own_rate:
                 mixture = resample(heard, rate, own_rate)

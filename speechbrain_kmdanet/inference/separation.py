@@ -286,6 +286,11 @@ class AttractorSeparation(Pretrained):
         """Whether the separator counts talkers, for num_spks="auto"."""
         return "counter" in self.mods
 
+    @property
+    def voice_size(self) -> int:
+        """Length of the vector of a voice; 1 if the separator knows none."""
+        return self.mods.voice.size if "voice" in self.mods else 1
+
     @torch.no_grad()
     def voice(self, speech: Tensor) -> np.ndarray:
         """What a talker's voice is like.

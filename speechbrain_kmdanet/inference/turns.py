@@ -1,5 +1,6 @@
 """Who speaks when: turns on the tracks of talkers, as RTTM files list them."""
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -55,27 +56,71 @@ def frame_energies(signals: np.ndarray, sample_rate: int) -> np.ndarray:
     return energies
 
 
-def dominates(energies: np.ndarray) -> np.ndarray:
-    """Frames in which a talker speaks and is louder than all others together.
+def find_runs(
+    active: np.ndarray, pause: float = PAUSE, longest: float = np.inf
+) -> list[tuple[int, int]]:
+    """Runs of active frames.
+
+    Arguments
+    ---------
+    active : numpy.ndarray
+        Whether a frame is active [frames], bool.
+    pause : float
+        Seconds that a run goes on without.
+    longest : float
+        Seconds of a run; longer ones are cut into equal parts.
+
+    Returns
+    -------
+    list of tuple of int
+        First frame of each run, and the one after its last.
+
+    Example
+    -------
+    >>> active = np.array([1, 1, 0, 1, 0, 0, 0, 0, 0, 0, 1, 0], bool)
+    >>> find_runs(active)
+    [(0, 4), (10, 11)]
+    >>> find_runs(active, longest=0.2)
+    [(0, 2), (2, 4), (10, 11)]
+    """
+    edges = np.diff(active.astype(int), prepend=0, append=0)
+    starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+    if not len(starts):
+        return []
+    apart = (starts[1:] - ends[:-1]) * FRAME > pause
+    starts, ends = starts[np.r_[True, apart]], ends[np.r_[apart, True]]
+    runs = []
+    for start, end in zip(starts, ends):
+        parts = math.ceil((end - start) * FRAME / longest - 1e-9) or 1
+        cuts = np.linspace(start, end, parts + 1).round().astype(int).tolist()
+        runs += list(zip(cuts, cuts[1:]))
+    return runs
+
+
+def who_speaks(energies: np.ndarray, loud: np.ndarray) -> np.ndarray:
+    """Frames in which each talker is heard.
 
     Arguments
     ---------
     energies : numpy.ndarray
-        Energies of the talkers [frames, K].
+        Energies of the talkers [frames, K], see :func:`frame_energies`.
+    loud : numpy.ndarray
+        Energy of a loud frame of each [K].
 
     Returns
     -------
     numpy.ndarray
-        Whether each does in each frame [frames, K], bool.
+        Whether each is heard in each frame [frames, K], bool.
 
     Example
     -------
-    >>> dominates(np.array([[4.0, 1.0], [0.0, 0.0]])).tolist()
-    [[True, False], [False, False]]
+    >>> energies = np.array([[4.0, 0.0], [4.0, 0.1], [1e-9, 0.0]])
+    >>> who_speaks(energies, np.ones(2)).tolist()
+    [[True, False], [True, False], [False, False]]
     """
-    loud = np.quantile(energies, LOUD, axis=0)
-    most: np.ndarray = energies > 0.5 * energies.sum(1, keepdims=True)
-    return most & (energies > QUIET * loud)
+    total = energies.sum(1, keepdims=True)
+    heard: np.ndarray = (energies > QUIET * loud) & (energies > AUDIBLE * total)
+    return heard
 
 
 def find_turns(energies: np.ndarray) -> list[Turn]:
@@ -98,27 +143,21 @@ def find_turns(energies: np.ndarray) -> list[Turn]:
     >>> find_turns(energies)
     [Turn(start=0.0, end=2.0, track=0), Turn(start=1.5, end=3.0, track=1)]
     """
-    turns = []
     total = energies.sum(1)
-    for track, energy in enumerate(energies.T):
-        spoken = energy[energy > AUDIBLE * total]
-        loud = np.quantile(spoken, LOUD) if len(spoken) else np.inf
-        speaks = (energy > QUIET * loud) & (energy > AUDIBLE * total)
-        edges = np.diff(speaks.astype(int), prepend=0, append=0)
-        starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
-        if not len(starts):
-            continue
-        apart = (starts[1:] - ends[:-1]) * FRAME > PAUSE
-        starts = starts[np.r_[True, apart]]
-        ends = ends[np.r_[apart, True]]
-        for start, end in zip(starts, ends):
-            if (end - start) * FRAME >= SHORTEST - 1e-9:
-                turns.append(
-                    Turn(
-                        *(round(float(x) * FRAME, 1) for x in (start, end)),
-                        track,
-                    )
-                )
+    loud = np.array(
+        [
+            np.quantile(energy[energy > AUDIBLE * total], LOUD)
+            if (energy > AUDIBLE * total).any()
+            else np.inf
+            for energy in energies.T
+        ]
+    )
+    turns = [
+        Turn(round(start * FRAME, 1), round(end * FRAME, 1), track)
+        for track, active in enumerate(who_speaks(energies, loud).T)
+        for start, end in find_runs(active)
+        if (end - start) * FRAME >= SHORTEST - 1e-9
+    ]
     return sorted(turns)
 
 

@@ -1,12 +1,13 @@
 """Windows of a recording: how it is cut, what is known of each, and kept."""
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-WINDOW, OVERLAP = 10, 2  # seconds of a window, and what two of them share
-WHOLE = 20  # seconds up to which a recording is one window
+WINDOW, OVERLAP = 5, 1  # seconds of a window, and what two of them share
+WHOLE = 10  # seconds up to which a recording is one window
 
 
 def window_edges(num_samples: int, sample_rate: int) -> list[tuple[int, int]]:
@@ -29,9 +30,9 @@ def window_edges(num_samples: int, sample_rate: int) -> list[tuple[int, int]]:
     Example
     -------
     >>> window_edges(21, 1)
-    [(0, 10), (8, 21)]
-    >>> window_edges(20, 1)
-    [(0, 20)]
+    [(0, 5), (4, 9), (8, 13), (12, 17), (16, 21)]
+    >>> window_edges(10, 1)
+    [(0, 10)]
     """
     if num_samples <= WHOLE * sample_rate:
         return [(0, num_samples)]
@@ -131,6 +132,44 @@ def correlations(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return cosines
 
 
+class Lane(NamedTuple):
+    """On which tracks a talker of a window is, one after the other.
+
+    Arguments
+    ---------
+    changes : list of float
+        Samples, one less than tracks, at which the next track begins.
+    tracks : list of int
+        The tracks.
+    """
+
+    changes: list[float]
+    tracks: list[int]
+
+    def weights(self, at: np.ndarray, fade: float) -> dict[int, np.ndarray]:
+        """What each track has of the talker at some samples; the sum is 1.
+
+        Arguments
+        ---------
+        at : numpy.ndarray
+            The samples [time].
+        fade : float
+            Samples that a change takes.
+
+        Returns
+        -------
+        dict
+            Weights [time] by track.
+        """
+        begun = [np.ones(len(at))]
+        begun += [np.clip((at - x) / fade + 0.5, 0, 1) for x in self.changes]
+        begun.append(np.zeros(len(at)))
+        weights: dict[int, np.ndarray] = {}
+        for track, first, after in zip(self.tracks, begun, begun[1:]):
+            weights[track] = weights.get(track, 0.0) + first - after
+        return weights
+
+
 class WindowStore:
     """The talkers of all windows, in a file.
 
@@ -147,7 +186,7 @@ class WindowStore:
 
     def __init__(self, file: Any, edges: list[tuple[int, int]]) -> None:
         self.file = file
-        self.edges = edges  # of the windows
+        self.edges = edges
         self.counts: list[int] = []
         self.offsets = [0]  # in numbers
 
@@ -183,7 +222,12 @@ class WindowStore:
         return values.reshape(-1, self.counts[index])
 
     def tracks(
-        self, start: int, end: int, track_of: list[list[int]], count: int
+        self,
+        start: int,
+        end: int,
+        lanes: Sequence[Sequence[Lane]],
+        count: int,
+        fade: float = 1.0,
     ) -> np.ndarray:
         """Tracks from start to end, the windows faded into each other.
 
@@ -191,10 +235,12 @@ class WindowStore:
         ---------
         start, end : int
             Samples.
-        track_of : list of list of int
-            The track of each talker of each window.
+        lanes : sequence of sequence of Lane
+            On which tracks each talker of each window is.
         count : int
             Number of tracks J.
+        fade : float
+            Samples that the change of a talker to another track takes.
 
         Returns
         -------
@@ -202,17 +248,20 @@ class WindowStore:
             The tracks [end - start, J].
         """
         made = np.zeros((end - start, count))
-        first = max(0, np.searchsorted([x[1] for x in self.edges], start))
+        first = bisect_right(self.edges, start, key=lambda edge: edge[1])
         for index in range(first, len(self.edges)):
             begin, stop = self.edges[index]
-            low, high = max(start, begin), min(end, stop)
             if begin >= end:
                 break
-            if low < high:
-                part = self.sources(index)[low - begin : high - begin]
-                faded = part * self._fade(index, low, high)[:, None]
-                for talker, track in enumerate(track_of[index]):
-                    made[low - start : high - start, track] += faded[:, talker]
+            low, high = max(start, begin), min(end, stop)
+            part = self.sources(index)[low - begin : high - begin]
+            part = part * self._fade(index, low, high)[:, None]
+            at = np.arange(low, high)
+            for talker, lane in enumerate(lanes[index]):
+                for track, weights in lane.weights(at, fade).items():
+                    made[low - start : high - start, track] += (
+                        weights * part[:, talker]
+                    )
         return made
 
     def _fade(self, index: int, low: int, high: int) -> np.ndarray:

@@ -25,6 +25,7 @@ from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.utils.jobs import write_whole
 from speechbrain_kmdanet.utils.yaml_layers import (
     MODULES,
+    NEW,
     state_defaults,
     write_settings,
 )
@@ -127,21 +128,72 @@ def write_pretrained(
     separator["pretrainer"] = CommentedMap({"loadables": loadables})
     tag = ruamel.yaml.Tag(suffix=PRETRAINER)
     separator["pretrainer"].yaml_set_ctag(tag)
+    states = {
+        name: _as_stored(name, state, half) for name, state in states.items()
+    }
     for name, state in states.items():
-        for key, value in state.items():
-            if half and value.dim() > 1:
-                value = value.half()
-            if not value.isfinite().all():
-                raise UserError(
-                    f"{key} of the {name} is not finite, nothing is written: "
-                    "lower lr, or set half_weights to False if its values are "
-                    "too large for half precision"
-                )
-            state[key] = value.cpu()
-    for name, state in states.items():
-        # A plain dict, as it has always been.
-        write_tensors(dict(state), _weights_file(folder, name))
+        write_tensors(state, _weights_file(folder, name))
     write_settings(separator, ABOUT, os.path.join(folder, "hyperparams.yaml"))
+
+
+def add_module(
+    folder: str | Path,
+    name: str,
+    module: nn.Module,
+    options: Mapping[str, Any],
+) -> None:
+    """Adds a module to a separator, or takes the place of one of its name.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Where the separator is.
+    name : str
+        Name of the module among those of the separator.
+    module : nn.Module
+        The trained module, of this package; its weights are stored in half
+        precision.
+    options : mapping
+        Arguments that the module is made with: numbers, and lists of them.
+
+    Raises
+    ------
+    UserError
+        If a weight is not finite as it would be stored.
+    """
+    path = os.path.join(folder, "hyperparams.yaml")
+    text = Path(path).read_text(encoding="utf-8")
+    separator = ruamel.yaml.YAML().load(text)
+    made = CommentedMap(options)
+    kind = type(module)
+    tag = f"{NEW}{kind.__module__}.{kind.__qualname__}"
+    made.yaml_set_ctag(ruamel.yaml.Tag(suffix=tag))
+    state_defaults(made)
+    modules = separator.pop("modules")
+    pretrainer = separator.pop("pretrainer")
+    separator[name] = modules[name] = pretrainer["loadables"][name] = made
+    separator["modules"], separator["pretrainer"] = modules, pretrainer
+    state = _as_stored(name, module.state_dict(), half=True)
+    write_tensors(state, _weights_file(folder, name))
+    write_settings(separator, ABOUT, path)
+
+
+def _as_stored(
+    name: str, state: Mapping[str, Tensor], half: bool
+) -> dict[str, Tensor]:
+    """Weights as a file has them, if all are finite."""
+    stored = {}
+    for key, value in state.items():
+        if half and value.is_floating_point() and value.dim() > 1:
+            value = value.half()
+        if not value.isfinite().all():
+            raise UserError(
+                f"{key} of the {name} is not finite, nothing is written: "
+                "lower lr, or set half_weights to False if its values are "
+                "too large for half precision"
+            )
+        stored[key] = value.cpu()
+    return stored
 
 
 def load_weights(modules: Mapping[str, nn.Module], path: str | Path) -> None:

@@ -16,6 +16,9 @@ from speechbrain_kmdanet.inference import recordings
 from speechbrain_kmdanet.inference.recordings import separate_recording
 from speechbrain_kmdanet.inference.separation import AttractorSeparation
 from speechbrain_kmdanet.inference.windows import (
+    OVERLAP,
+    WINDOW,
+    Lane,
     WindowStore,
     at_rate,
     cut,
@@ -95,13 +98,13 @@ def test_tracks_and_background_sum_to_the_recording(run, seconds, rate):
 
 def test_short_recordings_are_separated_as_a_whole(separator, run):
     signal = sound(9.0, 8000)
-    _, tracks = run(signal, 8000, num_spks=2)
-    counted, found = separator.separate_counted(
-        torch.from_numpy(signal.T).float(), most=2
-    )
-    assert int(found.num_spks) == counted.shape[2]
-    for track, source in zip(tracks, counted[0].T):
-        np.testing.assert_allclose(track[0], source, atol=1e-6)
+    mixture = torch.from_numpy(signal.T).float()
+    for num_spks in (3, "auto"):
+        made, tracks = run(signal, 8000, num_spks=num_spks)
+        sources = separator.separate_batch(mixture, num_spks)[0].T
+        assert len(made.tracks) == len(sources)
+        for track, source in zip(tracks, sources):
+            np.testing.assert_allclose(track[0], source, atol=1e-6)
 
 
 def test_a_known_number_of_tracks_without_counting(tmp_path):
@@ -231,12 +234,13 @@ def test_clipping_is_said_once(run, caplog):
     assert len(said) == 1 and said[0].startswith("talk.wav is clipped")
 
 
-@pytest.mark.parametrize("seconds", [1, 20, 21, 27, 28, 36, 37, 600])
+@pytest.mark.parametrize("seconds", [1, 10, 11, 12, 13, 14, 15, 36, 37, 600])
 def test_windows_cover_a_recording(seconds):
     edges = window_edges(seconds, 1)
     assert edges[0][0] == 0 and edges[-1][1] == seconds
     for (_, end), (begin, last) in zip(edges, edges[1:]):
-        assert end - begin == 2 and last - begin >= 7
+        assert end - begin == OVERLAP
+        assert WINDOW / 2 + OVERLAP - 1 <= last - begin < 2 * WINDOW
     assert all(b[0] >= a[1] for a, b in zip(edges, edges[2:]))
 
 
@@ -256,16 +260,20 @@ def test_faded_windows_sum_to_the_signal(tmp_path):
         for begin, end in edges:
             part = signal[begin:end]
             store.add(np.stack([0.3 * part, 0.7 * part], 1))
-        track_of = [[0, 1], [1, 0], [0, 1]]
-        for start, stop in [(0, 1000), (200, 560), (990, 1000)]:
-            tracks = store.tracks(start, stop, track_of, 2)
+        zero, one = Lane([], [0]), Lane([], [1])
+        changing = Lane([700.0, 800.0], [0, 1, 0])
+        lanes = [[zero, one], [one, zero], [changing, one]]
+        for start, stop in [(0, 1000), (200, 560), (690, 1000), (990, 1000)]:
+            tracks = store.tracks(start, stop, lanes, 2, 20)
             np.testing.assert_allclose(
                 tracks.sum(1), signal[start:stop], atol=1e-6
             )
-        swapped = store.tracks(310, 510, track_of, 2)
-        np.testing.assert_allclose(
-            swapped[:, 0], 0.7 * signal[310:510], atol=1e-6
-        )
+        for start, stop, share in [(310, 510, 0.7), (720, 780, 0.0)]:
+            np.testing.assert_allclose(
+                store.tracks(start, stop, lanes, 2, 20)[:, 0],
+                share * signal[start:stop],
+                atol=1e-6,
+            )
 
 
 def test_edges_at_other_rates():

@@ -1,9 +1,11 @@
 """Tests of who is who in the windows of a recording, and who speaks when."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from speechbrain_kmdanet.inference.tracks import WindowTalkers, assign_tracks
+from speechbrain_kmdanet.inference.tracks import Stretch, assign_tracks
 from speechbrain_kmdanet.inference.turns import (
     find_turns,
     format_rttm,
@@ -11,34 +13,38 @@ from speechbrain_kmdanet.inference.turns import (
 )
 
 
-def make_windows(talkers, voices, spread=0.2, agree=(), seconds=5.0, seed=0):
-    """Windows of talkers, whose voices vary; some neighbours agree."""
+def say(talkers, voices, spread=0.2, seconds=2.0, seed=0, same=False):
+    """Stretches of talkers, those of a window at once; voices vary."""
     rng = np.random.default_rng(seed)
-    windows, before = [], []
-    for index, here in enumerate(talkers):
-        vectors = voices[here] + spread * rng.standard_normal(
-            (len(here), voices.shape[1])
-        ) / np.sqrt(voices.shape[1])
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        agreement = np.zeros((len(before), len(here)))
-        if index in agree:
-            agreement = np.equal.outer(before, here).astype(float)
-        count = len(here)
-        windows.append(
-            WindowTalkers(
-                vectors, np.full(count, seconds), agreement, np.ones(count)
+    stretches, before = [], {}
+    for window, here in enumerate(talkers):
+        numbers = {}
+        for number, talker in enumerate(here):
+            noise = rng.standard_normal(voices.shape[1])
+            vector = voices[talker] + spread * noise / np.sqrt(len(noise))
+            numbers[talker] = len(stretches)
+            stretches.append(
+                Stretch(
+                    window,
+                    number,
+                    3.0 * window,
+                    3.0 * window + seconds,
+                    vector / np.linalg.norm(vector),
+                    1.0,
+                    before.get(talker, -1) if same else -1,
+                )
             )
-        )
-        before = here
-    return windows
+        before = numbers
+    return stretches
 
 
 def as_talkers(talkers):
     """Talkers numbered in the order in which they are heard."""
     numbers = {}
     return [
-        [numbers.setdefault(talker, len(numbers)) for talker in here]
+        numbers.setdefault(talker, len(numbers))
         for here in talkers
+        for talker in here
     ]
 
 
@@ -46,63 +52,62 @@ def as_talkers(talkers):
 @pytest.mark.parametrize("known", [True, False])
 def test_talkers_who_come_and_go(count, known):
     rng = np.random.default_rng(count)
-    voices = np.eye(8)[:count]
     talkers = [
         rng.permutation(count)[: rng.integers(1, count + 1)].tolist()
         for _ in range(60)
     ]
-    windows = make_windows(talkers, voices)
-    found = assign_tracks(windows, count if known else None)
-    assert found == as_talkers(talkers)
+    said = say(talkers, np.eye(8)[:count])
+    assert assign_tracks(said, count if known else None) == as_talkers(talkers)
 
 
-def test_agreement_holds_against_voices():
-    # One talker, whose voice the network takes for another's half of the time.
+def test_what_two_windows_hear_is_one():
+    # The voice is taken for another's in every second window.
     talkers = [[0], [1], [0], [1], [0], [1]]
-    windows = make_windows(talkers, np.eye(4), agree=())
-    assert assign_tracks(windows) == talkers
-    agreeing = [
-        WindowTalkers(x.voices, x.seconds, np.ones((min(i, 1), 1)), x.peaks)
-        for i, x in enumerate(windows)
-    ]
-    assert assign_tracks(agreeing) == [[0]] * 6
+    said = say(talkers, np.eye(4))
+    assert assign_tracks(said) == as_talkers(talkers)
+    linked = [replace(x, same_as=i - 1) for i, x in enumerate(said)]
+    assert assign_tracks(linked) == [0] * 6
 
 
-def test_two_of_one_window_are_two():
+def test_two_at_a_time_are_two():
     # The same voice twice in a window, as of twins.
-    windows = make_windows([[0, 0]] * 3, np.eye(4), agree=())
-    for tracks in assign_tracks(windows, 2):
-        assert sorted(tracks) == [0, 1]
+    said = say([[0, 0]] * 3, np.eye(4))
+    tracks = assign_tracks(said, 2)
+    assert [sorted(x) for x in zip(tracks[::2], tracks[1::2])] == [[0, 1]] * 3
+    # One after the other in a window they may be one.
+    after = [replace(x, start=x.start + 9 * x.talker) for x in said]
+    after = [replace(x, end=x.start + 2.0) for x in after]
+    assert assign_tracks(after) == [0] * 6
 
 
 def test_no_more_tracks_than_there_are():
-    windows = make_windows([[0], [1], [2], [3], [4], [5]], np.eye(8))
-    assert {max(x) for x in assign_tracks(windows, most=4)} == {0, 1, 2, 3}
-    assert {max(x) for x in assign_tracks(windows, 2)} == {0, 1}
-    assert assign_tracks(windows, 1) == [[0]] * 6
+    said = say([[0], [1], [2], [3], [4], [5]], np.eye(8))
+    assert set(assign_tracks(said, most=4)) == {0, 1, 2, 3}
+    assert set(assign_tracks(said, 2)) == {0, 1}
+    assert assign_tracks(said, 1) == [0] * 6
+    assert assign_tracks([]) == []
 
 
-def test_short_ones_go_to_the_likest():
-    windows = make_windows([[0], [1], [0]], np.eye(4))
-    vague = WindowTalkers(
-        windows[1].voices, np.array([0.2]), np.zeros((1, 1)), np.ones(1)
+def test_short_and_rare_ones_go_to_the_likest():
+    said = say([[0], [1]] * 30, np.eye(4))
+    short = replace(said[1], start=200.0, end=200.4)
+    assert assign_tracks([*said, short]) == [0, 1] * 30 + [1]
+    # A voice that is heard once in an hour is a mistake, unless it is known.
+    stranger = replace(
+        said[0], start=300.0, end=301.5, voice=np.array([0.3, 0.0, 0.9, 0.3])
     )
-    assert assign_tracks([*windows, vague]) == [[0], [1], [0], [1]]
-    # Where nobody is heard at all, all is on one track.
-    silent = [
-        WindowTalkers(
-            np.zeros((1, 1)), np.zeros(1), np.zeros((i, 1)), np.zeros(1)
-        )
-        for i in (0, 1, 1)
-    ]
-    assert assign_tracks(silent) == [[0]] * 3
+    assert assign_tracks([*said, stranger]) == [0, 1] * 30 + [0]
+    assert assign_tracks([*said, stranger], 3) == [0, 1] * 30 + [2]
+    # Where nobody's voice is known, all is on one track.
+    unknown = [replace(x, voice=np.zeros(1)) for x in said]
+    assert assign_tracks(unknown) == [0] * 60
 
 
-def test_many_windows():
+def test_many_stretches():
     rng = np.random.default_rng(0)
     talkers = [[int(x)] for x in rng.integers(0, 3, 700)]
-    windows = make_windows(talkers, np.eye(8)[:3])
-    assert assign_tracks(windows) == as_talkers(talkers)
+    said = say(talkers, np.eye(8)[:3])
+    assert assign_tracks(said) == as_talkers(talkers)
 
 
 def test_turns():

@@ -1,0 +1,198 @@
+"""What the networks about talkers are trained on: corpora, and speech of one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import IterableDataset
+
+from speechbrain_kmdanet.dataio.corpus import (
+    index_corpus,
+    read_corpora,
+    read_part,
+)
+from speechbrain_kmdanet.dataio.mixture_dataset import DynamicMixing
+
+RATE = 8000  # Hz
+NUM_SPKS = [1, 2, 3, 4]
+SHARES = [0.2, 0.3, 0.3, 0.2]
+FULL_OVERLAP = 0.6  # share of the batches in which all speak all the time
+PARTIAL = 0.4  # least share of the time that each speaks in, in the others
+SECONDS = 2.0, 5.0  # of mixtures
+VOICE_SECONDS = 2.5
+
+Recordings = list[dict[str, Any]]
+
+
+def read_recordings(
+    folders: Sequence[str], name: str, save_folder: str | Path
+) -> Recordings:
+    """The recordings of folders with one folder a talker, or kind of sound.
+
+    Arguments
+    ---------
+    folders : sequence of str
+        The folders.
+    name : str
+        What they are, for the names of their lists.
+    save_folder : str or pathlib.Path
+        Where lists, and what was decoded, are kept.
+
+    Returns
+    -------
+    list of dict
+        The recordings, with whole paths.
+    """
+    lists = [
+        Path(save_folder, f"{name}{i or ''}.csv") for i in range(len(folders))
+    ]
+    for folder, index_file in zip(folders, lists):
+        index_file.parent.mkdir(parents=True, exist_ok=True)
+        index_corpus(folder, index_file)
+    return read_corpora(folders, lists)
+
+
+class CountedMixtures(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Batches of mixtures [B, L] with their numbers of talkers less one [B].
+
+    Arguments
+    ---------
+    speech, noise : list of dict
+        The recordings.
+    batch_size : int
+        Mixtures in a batch, all of one length.
+    seed : int
+        Seed of all draws.
+    """
+
+    def __init__(
+        self, speech: Recordings, noise: Recordings, batch_size: int, seed: int
+    ) -> None:
+        corpora = sorted({recording["speaker"][0] for recording in speech})
+        self.sets = [
+            [
+                DynamicMixing(
+                    corpus,
+                    [x for x in speech if x["speaker"][0] == corpus],
+                    num_spks=NUM_SPKS,
+                    shares=SHARES,
+                    by_length=0.5,
+                    overlap=overlap,
+                    noise=noise,
+                    noise_snr=(5, 30),
+                    noise_share=share,
+                    sample_rate=RATE,
+                    epoch_size=10**6,
+                    seed=seed + offset,
+                )
+                for corpus in corpora
+            ]
+            for offset, (overlap, share) in enumerate(
+                ((1.0, 0.15), (PARTIAL, 0.25))
+            )
+        ]
+        self.batch_size = batch_size
+        self.seed = seed
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        rng = np.random.default_rng(self.seed)
+        index = 0
+        while True:
+            seconds = float(rng.uniform(*SECONDS))
+            sets = self.sets[0 if rng.uniform() < FULL_OVERLAP else 1]
+            items = []
+            for _ in range(self.batch_size):
+                chosen = sets[rng.integers(len(sets))]
+                chosen.segment_seconds = seconds
+                items.append(chosen[index % len(chosen)])
+                index += 1
+            mixtures = torch.stack([item["mixture"] for item in items])
+            counts = [item["sources"].shape[1] for item in items]
+            yield mixtures, torch.tensor(counts) - 1
+
+
+class Voices(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Batches of speech [B, L] of one talker each, with who it is [B].
+
+    As what a separator makes, it has leaks of others, noise and gaps; and
+    other microphones, so that a microphone is not taken for a voice.
+
+    Arguments
+    ---------
+    speech, noise : list of dict
+        The recordings.
+    batch_size : int
+        Items in a batch.
+    seed : int
+        Seed of all draws.
+    """
+
+    def __init__(
+        self, speech: Recordings, noise: Recordings, batch_size: int, seed: int
+    ) -> None:
+        self.talkers: dict[Any, Recordings] = {}
+        for recording in speech:
+            self.talkers.setdefault(recording["speaker"], []).append(recording)
+        self.names = sorted(self.talkers)
+        self.noise = noise
+        self.batch_size = batch_size
+        self.seed = seed
+        self.length = round(VOICE_SECONDS * RATE)
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        rng = np.random.default_rng(self.seed)
+        chances = np.sqrt([len(self.talkers[name]) for name in self.names])
+        chances /= chances.sum()
+        while True:
+            labels = rng.choice(len(self.names), self.batch_size, p=chances)
+            speech = [self._draw(self.names[label], rng) for label in labels]
+            yield (
+                torch.from_numpy(np.stack(speech).astype(np.float32)),
+                torch.from_numpy(labels),
+            )
+
+    def _draw(self, name: Any, rng: np.random.Generator) -> np.ndarray:
+        """Speech of a talker [L]."""
+        own = self.talkers[name]
+        x = self._segment(own, rng)
+        if len(own) > 1 and rng.uniform() < 0.3:
+            cut = rng.integers(self.length)
+            x = np.concatenate([x[:cut], self._segment(own, rng)[cut:]])
+        if rng.uniform() < 0.6:
+            x = _equalise(x, rng)
+        if rng.uniform() < 0.6:
+            other = self.names[rng.integers(len(self.names))]
+            leak = self._segment(self.talkers[other], rng)
+            if rng.uniform() < 0.5:
+                start, end = np.sort(rng.integers(0, self.length, 2))
+                leak = leak * (np.arange(self.length) // 1 >= start)
+                leak[end:] = 0.0
+            x = x + leak * 10 ** (-rng.uniform(6, 25) / 20)
+        if self.noise and rng.uniform() < 0.4:
+            sound = self._segment(self.noise, rng)
+            x = x + sound * 10 ** (-rng.uniform(10, 30) / 20)
+        if rng.uniform() < 0.3:
+            x[rng.integers(self.length // 4, self.length) :] = 0.0
+        return x
+
+    def _segment(
+        self, recordings: Recordings, rng: np.random.Generator
+    ) -> np.ndarray:
+        """A part of one of the recordings [L], level 1."""
+        recording = recordings[rng.integers(len(recordings))]
+        room = max(1, recording["samples"] - self.length + 1)
+        length = min(self.length, recording["samples"])
+        x = read_part("/", recording, int(rng.integers(room)), length)
+        level = np.sqrt(np.float32(recording["level"]))
+        segment: np.ndarray = np.resize(x, self.length) / level
+        return segment
+
+
+def _equalise(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The same speech by another microphone [L]."""
+    spectrum = np.fft.rfft(x)
+    at = np.linspace(0, 1, len(spectrum))
+    gains = np.interp(at, np.linspace(0, 1, 6), rng.normal(0.0, 3.0, 6))
+    return np.fft.irfft(spectrum * 10 ** (gains / 20), len(x))

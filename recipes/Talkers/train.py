@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+"""Trains what a separator knows of talkers: their number, and their voices.
+
+    python train.py counter CORPUS... --noise FOLDER --separator FOLDER
+    python train.py voice CORPUS... --noise FOLDER --separator FOLDER
+
+The separator stays as it is: a module is added to its folder. Both are small,
+and trained for some minutes of CPU time, over which the learning rate falls.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from speechbrain.lobes.models.ECAPA_TDNN import Classifier
+from speechbrain.nnet.losses import AdditiveAngularMargin, LogSoftmaxWrapper
+from talkers_data import (
+    NUM_SPKS,
+    RATE,
+    CountedMixtures,
+    Voices,
+    read_recordings,
+)
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from speechbrain_kmdanet.errors import run_command
+from speechbrain_kmdanet.inference.separation import AttractorSeparation
+from speechbrain_kmdanet.lobes.models.counting import TalkerCounter
+from speechbrain_kmdanet.lobes.models.voice import VoiceNet
+from speechbrain_kmdanet.utils.export import add_module
+
+SEED = 1234
+CONSTANT = 0.4  # share of the time after which the learning rate falls
+WARM_UP = 100  # steps
+MARGIN = 0.15  # between voices, in the second half of the training
+SCALE = 20.0  # of cosines, for their softmax
+
+
+class Counting(nn.Module):
+    """How a counter is trained: by the cross-entropy of its numbers.
+
+    Arguments
+    ---------
+    separator : AttractorSeparation
+        The separator, whose spectra it counts in.
+    """
+
+    name, batch_size, lr = "counter", 16, 2e-3
+
+    def __init__(self, separator: AttractorSeparation) -> None:
+        super().__init__()
+        self.encoder = separator.mods.encoder
+        self.options = {
+            "num_bins": self.encoder.n_fft // 2 + 1,
+            "max_spks": max(NUM_SPKS),
+            "channels": [16, 24, 32],
+            "hidden_size": 128,
+        }
+        self.network = TalkerCounter(**self.options)
+
+    def forward(self, mixtures: Tensor, labels: Tensor, done: float) -> Tensor:
+        """Loss of mixtures [B, L] with labels [B]."""
+        logits = self.network(self.encoder(mixtures))
+        return nn.functional.cross_entropy(logits, labels, label_smoothing=0.03)
+
+
+class VoiceTraining(nn.Module):
+    """How voices are learned: by telling the talkers of the corpora apart.
+
+    Arguments
+    ---------
+    num_talkers : int
+        Number of the talkers.
+    """
+
+    name, batch_size, lr = "voice", 24, 1.5e-3
+
+    def __init__(self, num_talkers: int) -> None:
+        super().__init__()
+        self.options = {
+            "sample_rate": RATE,
+            "channels": [128, 128, 128, 384],
+            "size": 96,
+        }
+        self.network = VoiceNet(**self.options)
+        self.classifier = Classifier(96, out_neurons=num_talkers)
+
+    def forward(self, speech: Tensor, labels: Tensor, done: float) -> Tensor:
+        """Loss of speech [B, L] with labels [B]."""
+        cosines = self.classifier(self.network(speech).unsqueeze(1))
+        margin = 0.0 if done < 0.5 else MARGIN
+        loss = LogSoftmaxWrapper(AdditiveAngularMargin(margin, SCALE))
+        return loss(cosines, labels.unsqueeze(1))
+
+
+def train(
+    training: Any, batches: Iterator[tuple[Tensor, Tensor]], minutes: float
+) -> int:
+    """Trains for some minutes of CPU time; returns the number of steps.
+
+    Arguments
+    ---------
+    training : nn.Module
+        Counting or VoiceTraining.
+    batches : iterator
+        Batches of signals [B, L] and labels [B].
+    minutes : float
+        CPU time in minutes.
+
+    Returns
+    -------
+    int
+        Number of steps.
+    """
+    optimizer = torch.optim.AdamW(training.parameters(), weight_decay=1e-2)
+    began, step = time.process_time(), 0
+    training.train()
+    with tqdm(total=round(60 * minutes), unit="s", dynamic_ncols=True) as bar:
+        while (spent := time.process_time() - began) < 60 * minutes:
+            done = spent / (60 * minutes)
+            falling = min(1.0, (1.0 - done) / (1.0 - CONSTANT))
+            for group in optimizer.param_groups:
+                group["lr"] = training.lr * falling * min(1.0, step / WARM_UP)
+            loss = training(*next(batches), done)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(training.parameters(), 5.0)
+            optimizer.step()
+            step += 1
+            bar.update(int(spent) - bar.n)
+            bar.set_postfix(step=step, loss=f"{float(loss):.2f}", refresh=False)
+    return step
+
+
+def run(arguments: list[str]) -> None:
+    """Trains and writes, as the command line says."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("what", choices=["counter", "voice"], help="what to train")
+    add(
+        "corpora",
+        nargs="+",
+        metavar="CORPUS",
+        help="one folder a talker in each",
+    )
+    add(
+        "--noise",
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="recorded sounds",
+    )
+    add(
+        "--separator", required=True, metavar="FOLDER", help="where it is added"
+    )
+    add("--minutes", type=float, default=40.0, help="CPU time (default: 40)")
+    add(
+        "--save",
+        default="save",
+        metavar="DIR",
+        help="for lists (default: save)",
+    )
+    options = parser.parse_args(arguments)
+    torch.manual_seed(SEED)
+    separator = AttractorSeparation.from_hparams(options.separator)
+    speech = read_recordings(options.corpora, "corpus", options.save)
+    noise = read_recordings(options.noise, "noise", options.save)
+    training: Any
+    if options.what == "counter":
+        training = Counting(separator)
+        data: Any = CountedMixtures(speech, noise, training.batch_size, SEED)
+    else:
+        data = Voices(speech, noise, VoiceTraining.batch_size, SEED)
+        training = VoiceTraining(len(data.names))
+    train(training, iter(data), options.minutes)
+    add_module(
+        Path(options.separator),
+        training.name,
+        training.network,
+        training.options,
+    )
+
+
+def main() -> int:
+    """Runs the command line; returns the exit status."""
+    return run_command("train.py", run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
