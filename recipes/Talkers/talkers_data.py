@@ -167,8 +167,7 @@ class Voices(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
             leak = self._segment(self.talkers[other], rng)
             if rng.uniform() < 0.5:
                 start, end = np.sort(rng.integers(0, self.length, 2))
-                leak = leak * (np.arange(self.length) // 1 >= start)
-                leak[end:] = 0.0
+                leak[:start] = leak[end:] = 0.0
             x = x + leak * 10 ** (-rng.uniform(6, 25) / 20)
         if self.noise and rng.uniform() < 0.4:
             sound = self._segment(self.noise, rng)

@@ -195,7 +195,23 @@ def name_path(path: str | Path) -> str:
 
 
 def open_recording(path: Path) -> soundfile.SoundFile:
-    """Opens a recording that is whole, as far as its header tells."""
+    """Opens a recording that is whole, as far as its header tells.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        The file.
+
+    Returns
+    -------
+    soundfile.SoundFile
+        The opened file; what reads it is in :func:`readable`.
+
+    Raises
+    ------
+    UnusableSource
+        As :func:`read_recording`.
+    """
     _check_kind(path)
     with readable(), ExitStack() as undo:
         with path.open("rb") as file:
@@ -220,7 +236,13 @@ def open_recording(path: Path) -> soundfile.SoundFile:
 
 @contextmanager
 def readable() -> Iterator[None]:
-    """Says of what a decoder does not read that it is unusable."""
+    """Says of what a decoder does not read that it is unusable.
+
+    Raises
+    ------
+    UnusableSource
+        Instead of what the decoder raises.
+    """
     try:
         yield
     except (OSError, TypeError, MemoryError, soundfile.SoundFileError) as error:

@@ -25,7 +25,18 @@ class Batch(NamedTuple):
     levels: Tensor  # [B, 1], that the mixtures were divided by
 
     def separate(self, num_spks: int) -> Separation:
-        """See :func:`.processing.separation.separate`."""
+        """Separates them, see :func:`.processing.separation.separate`.
+
+        Arguments
+        ---------
+        num_spks : int
+            Number of talkers K.
+
+        Returns
+        -------
+        Separation
+            The separation.
+        """
         return separate(
             self.modules.encoder,
             self.modules.masknet,
@@ -36,7 +47,23 @@ class Batch(NamedTuple):
         )
 
     def finish(self, estimates: Tensor) -> Tensor:
-        """Sources [B, L, K] at the levels of the mixtures, if all is well."""
+        """Brings sources to the levels of the mixtures, if all is well.
+
+        Arguments
+        ---------
+        estimates : torch.Tensor
+            Sources [B, L, K] of these mixtures.
+
+        Returns
+        -------
+        torch.Tensor
+            The sources [B, L, K], zeros behind the length of a mixture.
+
+        Raises
+        ------
+        UserError
+            If they are not finite.
+        """
         estimates = estimates * self.levels.unsqueeze(2)
         bad = ~estimates.isfinite().all(2).all(1)
         if bad.any():
@@ -48,7 +75,18 @@ class Batch(NamedTuple):
         return estimates.masked_fill(~valid.unsqueeze(2), 0.0)
 
     def take(self, chosen: Tensor) -> "Batch":
-        """Some of the mixtures, by [B]."""
+        """Takes some of the mixtures.
+
+        Arguments
+        ---------
+        chosen : torch.Tensor
+            Which ones [B], bool.
+
+        Returns
+        -------
+        Batch
+            The batch of these.
+        """
         parts = [part[chosen] for part in self[1:]]
         return Batch(self.modules, *parts)
 
@@ -82,7 +120,7 @@ def make_batch(
     """
     _check_shape(mix)
     modules = without_half_precision(modules)
-    encoder = modules.encoder
+    encoder: Any = modules.encoder
     # Not to where it was made, which does not follow separator.to(...).
     mix = mix.to(next(chain(encoder.parameters(), encoder.buffers())))
     num_samples = _absolute_lengths(lengths, mix)

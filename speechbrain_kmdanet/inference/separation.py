@@ -210,7 +210,7 @@ class AttractorSeparation(Pretrained):
         if is_auto(num_spks):
             return self.separate_counted(mix, lengths)[0]
         batch = self._prepare(mix, lengths)
-        return batch.finish(batch.separate(num_spks).estimates)
+        return batch.finish(batch.separate(num_spks).estimates)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def separate_counted(

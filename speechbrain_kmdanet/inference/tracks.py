@@ -192,7 +192,7 @@ def _merge(groups: list[_Group], most: int, alike: float) -> list[_Group]:
         for j in range(i):
             likeness[i, j] = _likeness(one, groups[j])
     while len(groups) > 1:
-        i, j = np.unravel_index(likeness.argmax(), likeness.shape)
+        i, j = divmod(int(likeness.argmax()), len(groups))
         if likeness[i, j] < alike and len(groups) <= most:
             break
         groups[j] = groups[j] + groups.pop(i)

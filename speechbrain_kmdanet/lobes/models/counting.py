@@ -17,7 +17,7 @@ from speechbrain_kmdanet.nnet.recurrent import PaddedBLSTM
 from speechbrain_kmdanet.processing.bins import valid_mask
 
 KERNELS, STRIDES = (7, 5, 3), (4, 2, 2)  # across bins
-STEP = 2  # frames from one to the next behind the convolutions
+STEPPING, STEP = 1, 2  # the layer from which on only every other frame is
 
 
 class TalkerCounter(nn.Module):
@@ -66,7 +66,7 @@ class TalkerCounter(nn.Module):
                     sizes[layer],
                     sizes[layer + 1],
                     (3, kernel),
-                    stride=(STEP if layer == 1 else 1, stride),
+                    stride=(STEP if layer == STEPPING else 1, stride),
                     padding=(1, kernel // 2),
                 )
             )
@@ -101,12 +101,12 @@ class TalkerCounter(nn.Module):
             Logits [B, M] of 1 to M talkers.
         """
         x = spectral_parts(spectrum, num_frames)  # [B, 3, T, F]
-        for convolution, norm in zip(self.convolutions, self.norms):
+        for layer, convolution in enumerate(self.convolutions):
             x = _without_padding(x, num_frames)
             x = convolution(x)  # [B, C, T, F]
-            if convolution.stride[0] > 1 and num_frames is not None:
+            if layer == STEPPING and num_frames is not None:
                 num_frames = (num_frames - 1) // STEP + 1
-            x = norm(x).relu()
+            x = self.norms[layer](x).relu()
         x = x.transpose(1, 2).flatten(2)  # [B, T, C · F]
         x = self.dropout(self.input(self.dropout(x)).relu())
         x = self.blstm(x, num_frames)  # [B, T, H]
