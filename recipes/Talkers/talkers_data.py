@@ -1,6 +1,6 @@
 """What the networks about talkers are trained on: corpora, and speech of one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ class CountedMixtures(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
         self.batch_size = batch_size
         self.seed = seed
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         rng = np.random.default_rng(self.seed)
         index = 0
         while True:
@@ -141,7 +141,7 @@ class Voices(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
         self.seed = seed
         self.length = round(VOICE_SECONDS * RATE)
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         rng = np.random.default_rng(self.seed)
         chances = np.sqrt([len(self.talkers[name]) for name in self.names])
         chances /= chances.sum()

@@ -54,11 +54,14 @@ class Count(NamedTuple):
     num_spks : torch.Tensor
         Number of talkers of each mixture [B].
     confidence : torch.Tensor
-        How likely each number is [B], from 0 to 1.
+        How likely each of these is [B], from 0 to 1.
+    chances : torch.Tensor
+        How likely 1 to M talkers are [B, M].
     """
 
     num_spks: Tensor
     confidence: Tensor
+    chances: Tensor
 
 
 class AttractorSeparation(Pretrained):
@@ -329,7 +332,7 @@ class AttractorSeparation(Pretrained):
         logits = counter(*spectra)  # [B, M]
         chances = logits[:, :most].softmax(1)
         confidence, most_likely = chances.max(1)
-        return Count(most_likely + 1, confidence)
+        return Count(most_likely + 1, confidence, chances)
 
     def separate_file(
         self,

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Trains what a separator knows of talkers: their number, and their voices.
 
-    python train.py counter CORPUS... --noise FOLDER --separator FOLDER
-    python train.py voice CORPUS... --noise FOLDER --separator FOLDER
+    python train_talkers.py counter CORPUS... --noise FOLDER --separator FOLDER
+    python train_talkers.py voice CORPUS... --noise FOLDER --separator FOLDER
 
 The separator stays as it is: a module is added to its folder. Both are small,
 and trained for some minutes of CPU time, over which the learning rate falls.
@@ -11,11 +11,12 @@ and trained for some minutes of CPU time, over which the learning rate falls.
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from counted_sets import read_counted
 from speechbrain.lobes.models.ECAPA_TDNN import Classifier
 from speechbrain.nnet.losses import AdditiveAngularMargin, LogSoftmaxWrapper
 from talkers_data import (
@@ -54,8 +55,8 @@ class Counting(nn.Module):
 
     def __init__(self, separator: AttractorSeparation) -> None:
         super().__init__()
-        self.encoder = separator.mods.encoder
-        self.options = {
+        self.encoder: Any = separator.mods.encoder
+        self.options: dict[str, Any] = {
             "num_bins": self.encoder.n_fft // 2 + 1,
             "max_spks": max(NUM_SPKS),
             "channels": [16, 24, 32],
@@ -82,7 +83,7 @@ class VoiceTraining(nn.Module):
 
     def __init__(self, num_talkers: int) -> None:
         super().__init__()
-        self.options = {
+        self.options: dict[str, Any] = {
             "sample_rate": RATE,
             "channels": [128, 128, 128, 384],
             "size": 96,
@@ -137,6 +138,51 @@ def train(
     return step
 
 
+def calibrate(training: Counting, folders: Sequence[str]) -> None:
+    """Fits the scale and the offsets of the logits to mixtures of cv.
+
+    Numbers beyond those of the mixtures get the offset of the largest.
+
+    Arguments
+    ---------
+    training : Counting
+        A trained counter.
+    folders : sequence of str
+        Data folders in the layout of WSJ0-mix.
+    """
+    counter: Any = training.network.eval()
+    labels, logits = [], []
+    with torch.no_grad():
+        for each in tqdm(read_counted(folders, "cv"), "Calibrating"):
+            logits.append(counter(training.encoder(each.mixture.unsqueeze(0))))
+            labels.append(each.sources.shape[1] - 1)
+    truth = torch.tensor(labels)
+    scale = torch.ones(1, requires_grad=True)
+    offsets = torch.zeros(max(labels) + 1, requires_grad=True)
+    optimizer = torch.optim.LBFGS([scale, offsets], max_iter=100)
+    # All numbers alike, whatever the sets hold.
+    counts = truth.bincount(minlength=counter.max_spks)
+    weights = 1.0 / counts.clamp_min(1)
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        fitted = scale * torch.cat(logits) + _extended(offsets, len(counts))
+        value = nn.functional.cross_entropy(fitted, truth, weights)
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    last = counter.output[-1]
+    with torch.no_grad():
+        last.weight.mul_(scale)
+        last.bias.mul_(scale).add_(_extended(offsets, len(counts)))
+
+
+def _extended(offsets: Tensor, count: int) -> Tensor:
+    """Offsets of all numbers [count]."""
+    return torch.cat([offsets, offsets[-1:].expand(count - len(offsets))])
+
+
 def run(arguments: list[str]) -> None:
     """Trains and writes, as the command line says."""
     parser = argparse.ArgumentParser(
@@ -163,6 +209,12 @@ def run(arguments: list[str]) -> None:
     )
     add("--minutes", type=float, default=40.0, help="CPU time (default: 40)")
     add(
+        "--calibrate",
+        nargs="+",
+        metavar="DATA",
+        help="fit a counter's logits to the mixtures of cv in these",
+    )
+    add(
         "--save",
         default="save",
         metavar="DIR",
@@ -181,6 +233,8 @@ def run(arguments: list[str]) -> None:
         data = Voices(speech, noise, VoiceTraining.batch_size, SEED)
         training = VoiceTraining(len(data.names))
     train(training, iter(data), options.minutes)
+    if options.calibrate and options.what == "counter":
+        calibrate(training, options.calibrate)
     add_module(
         Path(options.separator),
         training.name,
@@ -191,7 +245,7 @@ def run(arguments: list[str]) -> None:
 
 def main() -> int:
     """Runs the command line; returns the exit status."""
-    return run_command("train.py", run)
+    return run_command("train_talkers.py", run)
 
 
 if __name__ == "__main__":
