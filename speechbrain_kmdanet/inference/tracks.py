@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 ALIKE = 0.5  # cosine of the voices of one talker, at least
-TOGETHER = 2.0  # what it costs to be heard at the same time
+TOGETHER = 1.0  # what it costs to be heard at the same time
 SHORT = 1.0  # seconds; the voices of shorter groups are vague
-RARE = 0.03  # of all speech: no talker of a recording says less
+RARE = 0.06  # of all speech: no talker of a recording says less
 AT_A_TIME = 300  # groups that are compared with each other
 NEVER = -10.0  # below every likeness
 NO_LIMIT = 10.0  # above every likeness: only the number counts
