@@ -301,8 +301,7 @@ def _example(options: argparse.Namespace) -> int:
         )
     here.write_bytes(sound)
     sys.stdout.write(
-        f"{here}: two voices at once; try\n"
-        f"  {NAME} separate {here} --talkers 2\n"
+        f"{here}: two voices at once; try\n  {NAME} separate {here}\n"
     )
     return 0
 
