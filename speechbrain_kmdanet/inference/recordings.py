@@ -404,7 +404,9 @@ def _write_tracks(
             for output, track in zip(outputs, [*tracks.T, left]):
                 output.write(track)
             bar.update((part[1] - part[0]) // rate)
-    return find_turns(np.concatenate(energies))
+    turns = find_turns(np.concatenate(energies))
+    seconds = round(total / rate, 3)
+    return [turn._replace(end=min(turn.end, seconds)) for turn in turns]
 
 
 @contextmanager

@@ -78,7 +78,7 @@ def run(separator, tmp_path, monkeypatch):
     return separate
 
 
-@pytest.mark.parametrize("seconds", [0.3, 5.0, 31.7])
+@pytest.mark.parametrize("seconds", [0.33, 5.0, 31.7])
 @pytest.mark.parametrize("rate", [8000, 44100])
 def test_tracks_and_background_sum_to_the_recording(run, seconds, rate):
     signal = sound(seconds, rate, 2)
@@ -86,6 +86,9 @@ def test_tracks_and_background_sum_to_the_recording(run, seconds, rate):
     assert [file.name for file in made.tracks] == ["talk_1.wav", "talk_2.wav"]
     assert made.background.name == "talk_background.wav"
     assert made.seconds == pytest.approx(seconds)
+    assert made.turns == sorted(made.turns)
+    for turn in made.turns:
+        assert 0 <= turn.start < turn.end <= round(made.seconds, 3)
     assert {sample_rate for _, sample_rate in tracks} == {rate}
     total = sum(track for track, _ in tracks)
     np.testing.assert_allclose(total, signal.mean(1), atol=1e-6)
