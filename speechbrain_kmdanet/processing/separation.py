@@ -162,7 +162,7 @@ def separate(
         encoder,
         decoder,
         _beside(mixture, num_samples),
-        num_frames,
+        _beside(mixture, num_frames),
         # Attractors that were handed in are in nobody's order.
         attractors is None and bool(_inside(masknet).ordered),
     )
@@ -206,8 +206,8 @@ def encode(
     spectrum : torch.Tensor
         Spectra [B, F, T].
     num_frames : torch.Tensor
-        Number of frames of each item without padding [B]; None if no item is
-        padded.
+        Number of frames of each item without padding [B], where the lengths
+        are; None if no item is padded.
 
     Example
     -------
@@ -223,7 +223,7 @@ def encode(
     if num_samples is not None and (num_samples < mixture.shape[1]).any():
         num_frames = _inside(encoder).num_frames(num_samples)  # [B]
     spectrum = encoder(mixture, _beside(mixture, num_samples))
-    return spectrum, _beside(mixture, num_frames)
+    return spectrum, num_frames
 
 
 def _beside(mixture: Tensor, lengths: Tensor | None) -> Tensor | None:
