@@ -20,7 +20,7 @@ NUM_SPKS = [1, 2, 3, 4]
 SHARES = [0.2, 0.3, 0.3, 0.2]
 FULL_OVERLAP = 0.6  # share of the batches in which all speak all the time
 PARTIAL = 0.4  # least share of the time that each speaks in, in the others
-SECONDS = 2.0, 5.0  # of mixtures
+SECONDS = 2.0, 8.0  # of mixtures
 VOICE_SECONDS = 2.5
 
 Recordings = list[dict[str, Any]]

@@ -29,7 +29,7 @@ from talkers_data import (
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from speechbrain_kmdanet.errors import run_command
+from speechbrain_kmdanet.errors import UserError, run_command
 from speechbrain_kmdanet.inference.separation import AttractorSeparation
 from speechbrain_kmdanet.lobes.models.counting import TalkerCounter
 from speechbrain_kmdanet.lobes.models.voice import VoiceNet
@@ -183,6 +183,17 @@ def _extended(offsets: Tensor, count: int) -> Tensor:
     return torch.cat([offsets, offsets[-1:].expand(count - len(offsets))])
 
 
+def _trained(separator: AttractorSeparation, name: str) -> nn.Module:
+    """What a separator has under a name."""
+    if name not in separator.mods:
+        raise UserError(
+            f"--go_on needs a separator with a {name}, which this one has not: "
+            "leave --go_on out"
+        )
+    module: nn.Module = separator.mods[name].float()
+    return module
+
+
 def run(arguments: list[str]) -> None:
     """Trains and writes, as the command line says."""
     parser = argparse.ArgumentParser(
@@ -209,6 +220,11 @@ def run(arguments: list[str]) -> None:
     )
     add("--minutes", type=float, default=40.0, help="CPU time (default: 40)")
     add(
+        "--go_on",
+        action="store_true",
+        help="start from the counter or voice that the separator has",
+    )
+    add(
         "--calibrate",
         nargs="+",
         metavar="DATA",
@@ -232,6 +248,10 @@ def run(arguments: list[str]) -> None:
     else:
         data = Voices(speech, noise, VoiceTraining.batch_size, SEED)
         training = VoiceTraining(len(data.names))
+    if options.go_on:
+        training.network.load_state_dict(
+            _trained(separator, training.name).state_dict()
+        )
     train(training, iter(data), options.minutes)
     if options.calibrate and options.what == "counter":
         calibrate(training, options.calibrate)

@@ -24,13 +24,15 @@ class Batch(NamedTuple):
     num_samples: Tensor  # [B]
     levels: Tensor  # [B, 1], that the mixtures were divided by
 
-    def separate(self, num_spks: int) -> Separation:
+    def separate(self, num_spks: int, **options: Any) -> Separation:
         """Separates them, see :func:`.processing.separation.separate`.
 
         Arguments
         ---------
         num_spks : int
             Number of talkers K.
+        **options : dict
+            Further arguments of that function.
 
         Returns
         -------
@@ -44,7 +46,37 @@ class Batch(NamedTuple):
             self.mix,
             num_spks,
             self.num_samples,
+            **options,
         )
+
+    def separate_each(self, num_spks: Tensor) -> Tensor:
+        """Separates them, each into a number of its own.
+
+        Arguments
+        ---------
+        num_spks : torch.Tensor
+            Numbers of talkers [B].
+
+        Returns
+        -------
+        torch.Tensor
+            Sources [B, L, K] of the largest number K; zeros at the end for
+            those who have fewer.
+        """
+        counts = num_spks.unique().tolist()
+        estimates = self.mix.new_zeros(*self.mix.shape, counts[-1])
+        embeddings = None
+        if len(counts) > 1 and "embeddings" in self.modules.masknet.outputs:
+            # The trunk is what takes the time: once for all of them.
+            embeddings = self.separate(
+                counts[0], outputs=["embeddings"]
+            ).embeddings
+        for count in counts:
+            chosen = num_spks == count
+            own = None if embeddings is None else embeddings[chosen]
+            separation = self.take(chosen).separate(count, embeddings=own)
+            estimates[chosen, :, :count] = separation.estimates
+        return estimates
 
     def finish(self, estimates: Tensor) -> Tensor:
         """Brings sources to the levels of the mixtures, if all is well.

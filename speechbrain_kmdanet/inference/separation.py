@@ -248,12 +248,7 @@ class AttractorSeparation(Pretrained):
         """
         batch = self._prepare(mix, lengths)
         found = self._count(batch, most)
-        estimates = batch.mix.new_zeros(*mix.shape, int(found.num_spks.max()))
-        for count in found.num_spks.unique().tolist():
-            chosen = found.num_spks == count
-            separation = batch.take(chosen).separate(count)
-            estimates[chosen, :, :count] = separation.estimates
-        return batch.finish(estimates), found
+        return batch.finish(batch.separate_each(found.num_spks)), found
 
     @torch.no_grad()
     def count_batch(self, mix: Tensor, lengths: Tensor | None = None) -> Count:

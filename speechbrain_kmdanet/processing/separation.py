@@ -98,6 +98,7 @@ def separate(
     num_samples: Tensor | None = None,
     sources: Tensor | None = None,
     attractors: Tensor | None = None,
+    embeddings: Tensor | None = None,
     outputs: Collection[str] = ("masks",),
 ) -> Separation:
     """Separates a batch of mixtures.
@@ -120,6 +121,8 @@ def separate(
         True sources [B, L, K], which oracles need.
     attractors : torch.Tensor
         Attractors [B, K, D], instead of estimated ones.
+    embeddings : torch.Tensor
+        Embeddings [B, T · F, D] that the masker made of these mixtures before.
     outputs : collection of str
         What the masker shall make: "masks", "embeddings"; "magnitudes" are
         there in any case.
@@ -178,6 +181,7 @@ def separate(
         attractors,
         with_embeddings="embeddings" in outputs,
         with_masks="masks" in outputs,
+        embeddings=embeddings,
     )
     # What is not asked for is not kept: embeddings are large.
     if "embeddings" in outputs:

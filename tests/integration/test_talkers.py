@@ -86,7 +86,11 @@ def test_a_batch_of_different_numbers(source, tmp_path):
     wanted = torch.tensor([1, 3, 2])
     logits = torch.nn.functional.one_hot(wanted - 1, 4).float()
     separator.mods.counter.forward = lambda spectrum, num_frames: logits
+    # The trunk runs once for all of them.
+    trunk, runs = separator.mods.masknet.embedding_net, []
+    trunk.register_forward_hook(lambda *_: runs.append(1))
     sources, count = separator.separate_counted(mixtures)
+    assert len(runs) == 1
     assert torch.equal(count.num_spks, wanted)
     assert sources.shape == (3, 8000, 3)
     for item, number in enumerate(wanted.tolist()):

@@ -120,10 +120,11 @@ class DANet(Masker):
         sources: Tensor | None,
         attractors: Tensor | None,
         with_masks: bool,
+        embeddings: Tensor | None,
     ) -> tuple[Tensor | None, Tensor]:
         """Masks and embeddings, see :meth:`Masker.forward`."""
         num_bins = spectrum.shape[1]
-        embeddings, energies = self.embed(spectrum, num_frames)
+        embeddings, energies = self.embed(spectrum, num_frames, embeddings)
         if not with_masks:
             return None, embeddings
         found = attractors is None
@@ -166,7 +167,10 @@ class DANet(Masker):
             return 1.0 - (embeddings @ self.remainder[0, 0]).sigmoid()
 
     def embed(
-        self, spectrum: Tensor, num_frames: Tensor | None = None
+        self,
+        spectrum: Tensor,
+        num_frames: Tensor | None = None,
+        embeddings: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Embeds the bins of a mixture.
 
@@ -176,6 +180,8 @@ class DANet(Masker):
             Complex spectrum of the mixture [B, F, T].
         num_frames : torch.Tensor
             Number of frames of each item that are not padding [B].
+        embeddings : torch.Tensor
+            The embeddings, if they were made before.
 
         Returns
         -------
@@ -185,7 +191,8 @@ class DANet(Masker):
             Energies |X|² of the bins [B, T · F] relative to the mean of the
             item; 0 in padded frames.
         """
-        embeddings = self.embedding_net(spectrum, num_frames).float()
+        if embeddings is None:
+            embeddings = self.embedding_net(spectrum, num_frames).float()
         magnitudes = relative_magnitudes(spectrum, num_frames)  # [B, T, F]
         return embeddings, magnitudes.square().flatten(1)
 

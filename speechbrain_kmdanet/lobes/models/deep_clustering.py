@@ -90,10 +90,12 @@ class DeepClustering(Masker):
         sources: Tensor | None,
         attractors: Tensor | None,
         with_masks: bool,
+        embeddings: Tensor | None,
     ) -> tuple[Tensor | None, Tensor]:
         """Masks and embeddings of unit norm, see :meth:`Masker.forward`."""
-        embeddings = self.embedding_net(spectrum, num_frames).float()
-        embeddings = nn.functional.normalize(embeddings, dim=2)  # [B, N, D]
+        if embeddings is None:
+            embeddings = self.embedding_net(spectrum, num_frames).float()
+            embeddings = nn.functional.normalize(embeddings, dim=2)
         if not with_masks:
             return None, embeddings
         magnitudes = relative_magnitudes(spectrum, num_frames)  # [B, T, F]

@@ -48,6 +48,7 @@ class Masker(nn.Module):
         attractors: Tensor | None = None,
         with_embeddings: bool = False,
         with_masks: bool = True,
+        embeddings: Tensor | None = None,
     ) -> Tensor | None | tuple[Tensor | None, Tensor | None]:
         """Computes the masks.
 
@@ -71,6 +72,9 @@ class Masker(nn.Module):
         with_masks : bool
             Whether the masks are wanted, too; without them, a masker that
             has embeddings spares itself the rest.
+        embeddings : torch.Tensor
+            Embeddings [B, T · F, D] that it made of this spectrum before: they
+            are not made again.
 
         Returns
         -------
@@ -89,7 +93,13 @@ class Masker(nn.Module):
         if not self.training:  # where waiting for the device costs little
             _check_bins(num_spks, spectrum, num_frames)
         masks, embeddings = self.make(
-            spectrum, num_frames, num_spks, sources, attractors, with_masks
+            spectrum,
+            num_frames,
+            num_spks,
+            sources,
+            attractors,
+            with_masks,
+            embeddings,
         )
         return (masks, embeddings) if with_embeddings else masks
 
