@@ -307,10 +307,22 @@ def _example(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    """Writes a separator as one ONNX file."""
-    onnx = _optional("onnx", "export", "onnx")
-    onnx.export_onnx(_load(options), options.onnx, options.talkers)
-    sys.stdout.write(f"{options.onnx}\n")
+    """Writes a separator as one ONNX file, as a folder for a hub, or both."""
+    if not (options.onnx or options.hub):
+        raise UserError("export needs --onnx FILE, or --hub DIR")
+    if options.hub:
+        from speechbrain_kmdanet.inference.loading import resolve_source
+        from speechbrain_kmdanet.utils.hub import write_hub_folder
+
+        source = resolve_source(options.separator)
+        if not isinstance(source, Path):
+            raise UserError(f"{options.separator} is no local folder")
+        for path in write_hub_folder(source, options.hub):
+            sys.stdout.write(f"{path}\n")
+    if options.onnx:
+        onnx = _optional("onnx", "export", "onnx")
+        onnx.export_onnx(_load(options), options.onnx, options.talkers)
+        sys.stdout.write(f"{options.onnx}\n")
     return 0
 
 
@@ -417,13 +429,16 @@ def make_parser() -> Parser:
     command = commands.add_parser("example", help=text, description=text)
     command.set_defaults(run=_example)
 
-    text = "write a separator as ONNX (extra: onnx)"
+    text = "write a separator as ONNX (extra: onnx), or for a hub of models"
     command = commands.add_parser("export", help=text, description=text)
     command.set_defaults(run=_export)
     command.add_argument("separator", nargs="?", metavar="SOURCE", help=SOURCE)
     add = command.add_argument
-    add("--onnx", required=True, metavar="FILE", help="file to write")
-    text = "number of talkers (default: that of the separator)"
+    text = "ONNX file to write"
+    add("--onnx", metavar="FILE", help=text)
+    text = "folder to write, which loads where this package is not installed"
+    add("--hub", metavar="DIR", help=text)
+    text = "talkers of the ONNX file (default: those of the separator)"
     add("--talkers", type=_talkers, metavar="K", help=text)
     add("--trust", action="store_true", help=TRUST)
 

@@ -11,7 +11,7 @@ import math
 import os
 import pydoc
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -29,8 +29,8 @@ from torch import nn
 
 from speechbrain_kmdanet.errors import UserError, one_line
 from speechbrain_kmdanet.utils.export import PRETRAINER, load_state
+from speechbrain_kmdanet.utils.yaml_layers import NEW, REF
 
-NEW = "!new:"
 # Where the modules of separators are defined.
 PLACES = re.compile(
     r"speechbrain_kmdanet\.(?:processing|nnet|lobes)(?:\.\w+)+"
@@ -40,6 +40,7 @@ PLAIN = {
     f"tag:yaml.org,2002:{kind}"
     for kind in ("bool", "float", "int", "map", "null", "seq", "str")
 }
+KEY = re.compile(r"<(\w+)>")  # that a reference names
 # HyperPyYAML reads such texts with a loader that runs what is in them.
 TUPLE = re.compile(r"\(.*\)", re.DOTALL)
 MAX_BYTES, MAX_NODES = 1 << 14, 10_000  # ours: 2 kB, 100 nodes
@@ -126,7 +127,7 @@ def load_separator(
         locate = partial(_find_inside, source, trust)
     path = locate(hparams_file)
     _check_kind(path)
-    read = _read_trusted if trust else _read
+    read = _read_trusted if trust else partial(_read, numbers)
     try:
         hparams = read(path, overrides, overrides_must_match)
     except NO_SEPARATOR as error:
@@ -296,20 +297,13 @@ def find_untrusted(source: Source) -> list[str]:
     except (ValueError, YAMLError) as error:
         raise UserError(f"{path}: {one_line(error)}") from error
     found: dict[int, str] = {}
-    waiting, seen = [root], set()
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, tuple):
-            waiting += node
-        elif node not in seen:
-            seen.add(node)
-            waiting += [] if isinstance(node, ScalarNode) else node.value
-            try:
-                _check_tag(node)
-            except UserError:
-                found[node.start_mark.line] = (
-                    f"line {node.start_mark.line + 1}: {node.tag}"
-                )
+    for node in _walk(_resolve(root)):
+        try:
+            _check_tag(node)
+        except UserError:
+            found[node.start_mark.line] = (
+                f"line {node.start_mark.line + 1}: {node.tag}"
+            )
     return [found[line] for line in sorted(found)]
 
 
@@ -336,9 +330,40 @@ def _count(node: Node, counts: dict[Node, float]) -> float:
     return counts[node]
 
 
+def _resolve(root: Node) -> Node:
+    """Puts the plain values that references name in their place."""
+    values = {}
+    if isinstance(root, MappingNode):
+        values = {
+            key.value: value
+            for key, value in root.value
+            if isinstance(value, ScalarNode) and value.tag in PLAIN
+        }
+    for node in _walk(root):
+        if node.tag == REF and isinstance(node, ScalarNode):
+            key = KEY.fullmatch(node.value)
+            if key and key[1] in values:
+                node.tag = values[key[1]].tag
+                node.value = values[key[1]].value
+    return root
+
+
+def _walk(root: Node) -> Iterator[Node]:
+    """All nodes, each once."""
+    waiting, seen = [root], set()
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, tuple):
+            waiting += node
+        elif node not in seen:
+            seen.add(node)
+            yield node
+            waiting += [] if isinstance(node, ScalarNode) else node.value
+
+
 def _compose(yaml: YAML, text: str) -> Node:
     """The nodes of a text that describes a separator, checked."""
-    node = yaml.compose(text)
+    node = _resolve(yaml.compose(text))
     if not isinstance(node, MappingNode) or node.tag not in PLAIN:
         raise UserError(f"it has no values by key: {EXPECTED}")
     if _count(node, {}) > MAX_NODES:
@@ -346,7 +371,9 @@ def _compose(yaml: YAML, text: str) -> Node:
     return node
 
 
-def _read(path: Path, overrides: Overrides, must_match: bool) -> dict:
+def _read(
+    numbers: Iterable[str], path: Path, overrides: Overrides, must_match: bool
+) -> dict:
     """The hyperparameters of a file that need not be trusted."""
     yaml = YAML(typ="safe", pure=True)
     yaml.Constructor = _Constructor
@@ -356,6 +383,13 @@ def _read(path: Path, overrides: Overrides, must_match: bool) -> dict:
     node = _compose(yaml, text)
     if overrides:
         node = _compose(yaml, _override(text, overrides, must_match))
+    # Before modules are made of them.
+    plain = {
+        key.value: yaml.constructor.construct_object(value)
+        for key, value in node.value
+        if key.value in numbers and isinstance(value, ScalarNode)
+    }
+    _check_numbers(path, plain, plain)
     return yaml.constructor.construct_document(node)
 
 
@@ -385,13 +419,7 @@ def _check(
     """Refuses hyperparameters that make no separator."""
     if not all(isinstance(key, str) for key in hparams):
         raise UserError(f"{path}: its keys must be names: {EXPECTED}")
-    for key in numbers:
-        value = hparams.get(key)
-        if type(value) is not int or value < 1:
-            got = one_line(repr(value))[:80]
-            raise UserError(
-                f"{path}: {key} must be a positive integer, got {got}"
-            )
+    _check_numbers(path, hparams, numbers)
     made = hparams.get("modules")
     if not (
         isinstance(made, dict)
@@ -404,6 +432,19 @@ def _check(
         )
     if not isinstance(hparams.get("pretrainer"), Pretrainer):
         raise UserError(f"{path}: pretrainer must be {PRETRAINER}")
+
+
+def _check_numbers(
+    path: Path, hparams: Mapping[str, Any], numbers: Iterable[str]
+) -> None:
+    """Refuses numbers of a separator that are none."""
+    for key in numbers:
+        value = hparams.get(key)
+        if type(value) is not int or value < 1:
+            got = one_line(repr(value))[:80]
+            raise UserError(
+                f"{path}: {key} must be a positive integer, got {got}"
+            )
 
 
 def _check_loadables(

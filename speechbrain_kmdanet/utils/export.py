@@ -16,7 +16,7 @@ from typing import Any
 
 import ruamel.yaml
 import torch
-from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.comments import CommentedMap, TaggedScalar
 from speechbrain.utils import checkpoints
 from speechbrain.utils.logger import get_logger
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from speechbrain_kmdanet.utils.jobs import write_whole
 from speechbrain_kmdanet.utils.yaml_layers import (
     MODULES,
     NEW,
+    REF,
     state_defaults,
     write_settings,
 )
@@ -33,6 +34,8 @@ from speechbrain_kmdanet.utils.yaml_layers import (
 logger = get_logger(__name__)
 
 ABOUT = "Separator for inference; load it with from_hparams."
+# What a separator says once, and refers to where its modules need it.
+NUMBERS = "sample_rate", "num_spks"
 PRETRAINER = "!new:speechbrain.utils.parameter_transfer.Pretrainer"
 MISFIT = "Error(s) in loading state_dict"
 AS_TRAINED = "the model's options must be those of its training"
@@ -115,7 +118,7 @@ def write_pretrained(
     """
     text = Path(resolved_hparams).read_text(encoding="utf-8")
     experiment = ruamel.yaml.YAML().load(text)
-    keys = "sample_rate", "num_spks", *MODULES
+    keys = *NUMBERS, *MODULES
     missing = [key for key in keys if key not in experiment]
     if missing:
         raise UserError(f"{resolved_hparams} lacks the keys {missing}")
@@ -133,7 +136,24 @@ def write_pretrained(
     }
     for name, state in states.items():
         write_tensors(state, _weights_file(folder, name))
-    write_settings(separator, ABOUT, os.path.join(folder, "hyperparams.yaml"))
+    _write_hparams(separator, os.path.join(folder, "hyperparams.yaml"))
+
+
+def _write_hparams(separator: CommentedMap, path: str | Path) -> None:
+    """Writes a separator's YAML file, which says each of its numbers once."""
+    for name in separator["modules"]:
+        _refer(separator[name], separator)
+    write_settings(separator, ABOUT, path)
+
+
+def _refer(node: Any, separator: CommentedMap) -> None:
+    """Puts references in the place of the numbers of a separator."""
+    if not isinstance(node, CommentedMap):
+        return
+    for key, value in node.items():
+        if key in NUMBERS and value == separator[key]:
+            node[key] = TaggedScalar(f"<{key}>", tag=REF)
+        _refer(value, separator)
 
 
 def add_module(
@@ -175,7 +195,7 @@ def add_module(
     separator["modules"], separator["pretrainer"] = modules, pretrainer
     state = _as_stored(name, module.state_dict(), half=True)
     write_tensors(state, _weights_file(folder, name))
-    write_settings(separator, ABOUT, path)
+    _write_hparams(separator, path)
 
 
 def _as_stored(

@@ -33,7 +33,7 @@ from speechbrain_kmdanet.utils.settings import (
 )
 
 LAYERS = "layers"
-NEW = "!new:"
+NEW, REF = "!new:", "!ref"
 REMEDY = "check its layers, and what chooses them (--trunk)"
 PLAIN = (bool, int, float, str, type(None))
 # A separator is these, and what they refer to.

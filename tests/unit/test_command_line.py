@@ -359,7 +359,8 @@ def test_the_example(here, capsys):
         (["separate", "a", "--device", "x"], "--device x cannot be used"),
         (["separate", "a", "--separator", "b"], "source='b' is not a folder"),
         (["separate", "."], "no recordings there"),
-        (["export"], "required: --onnx"),
+        (["export"], "needs --onnx FILE, or --hub DIR"),
+        (["export", "hf://a/b", "--hub", "c"], "hf://a/b is no local folder"),
         (["info", "a", "b"], "unrecognized arguments: b"),
     ],
 )
@@ -441,8 +442,9 @@ def test_page_and_export_pass_on_what_they_are_given(
     )
     monkeypatch.setattr(command_line, "_optional", lambda *_: module)
     assert main(["page", "mine", "--port", "80"]) == 0
-    options = "--onnx", "x.onnx", "--talkers", "3"
+    options = "--onnx", "x.onnx", "--talkers", "3", "--hub", "hub"
     assert main(["export", str(separator), *options]) == 0
+    assert "hub/custom.py\n" in capsys.readouterr().out
     assert asked == [("mine", "127.0.0.1", 80), ("x.onnx", 3)]
 
 

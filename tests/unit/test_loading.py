@@ -235,7 +235,7 @@ def test_what_is_no_separator(folder, text, message):
         ("sample_rate: 8000", "sample_rate: fast", "positive integer, got 'fa"),
         ("num_spks: 2", "num_spks: 0", "num_spks must be a positive integer"),
         ("num_spks: 2", "num_spks: true", "integer, got True"),
-        ("num_spks: 2", "3: 2", "its keys must be names"),
+        ("num_spks: 2", "3: 2\nnum_spks: 2", "its keys must be names"),
         ("n_fft: 128", "n_fft: many", "cannot make .*STFTEncoder"),
         ("n_fft: 128", "n: 128", "cannot make .*STFTEncoder.*argument 'n'"),
         ("hidden_size: 8", "hidden_size: -8", "cannot make .*EmbeddingNet"),
@@ -402,3 +402,29 @@ def test_every_system_is_loaded(system, tmp_path):
         for key, value in own.items():
             if isinstance(value, (bool, int, float, str, tuple, type(None))):
                 assert value == other[key] and type(value) is type(other[key])
+
+
+@pytest.mark.parametrize(
+    "interface", [AttractorSeparation, SepformerSeparation]
+)
+def test_numbers_are_said_once(folder, tmp_path, interface):
+    text = (folder / "hyperparams.yaml").read_text()
+    assert text.count("num_spks: 2\n") == text.count("sample_rate: 8000\n") == 1
+    assert "num_spks: !ref <num_spks>\n" in text
+    options = {**CPU, "savedir": tmp_path / "fetched"}
+    separator = interface.from_hparams(
+        folder, overrides={"num_spks": 3}, **options
+    )
+    assert separator.mods.masknet.num_spks == 3
+    assert separator.separate_batch(torch.randn(1, 4000)).shape == (1, 4000, 3)
+
+
+@pytest.mark.parametrize(
+    "value", ["<nothing>", "<encoder>", "<num_spks> + 1", "num_spks", "<ring>"]
+)
+def test_references_to_anything_but_plain_values_are_refused(folder, value):
+    edit(folder, "!ref <num_spks>", f"!ref {value}")
+    path = folder / "hyperparams.yaml"
+    path.write_text(f"ring: !ref <ring>\n{path.read_text()}")
+    with pytest.raises(UserError, match="'!ref' is no module of a separator"):
+        load(folder)
