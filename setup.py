@@ -26,8 +26,8 @@ INSTALL_REQUIRES = [
     # torch that it was built for: from torch 2.12 on `import torchaudio`
     # fails, and `import speechbrain` with it. Raise both ceilings together,
     # once SpeechBrain runs without torchaudio.
-    "torch>=2.1,<2.12",
-    "torchaudio>=2.1,<2.12",
+    "torch>=2.4,<2.12",
+    "torchaudio>=2.4,<2.12",
     "speechbrain>=1.0",
     "hyperpyyaml>=1.2",
     "filelock>=3.8",
@@ -53,6 +53,9 @@ BENCH = [
     *DEMO,
 ]
 
+# Writes a separator as ONNX; onnxruntime runs it.
+ONNX = ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"]
+
 # setuptools and wheel make the wheel that is tested.
 TEST = [
     "pytest>=7.4",
@@ -60,6 +63,7 @@ TEST = [
     "setuptools>=61.0",
     "wheel",
     *BENCH,
+    *ONNX,
 ]
 
 # ruff and yamllint are the versions that SpeechBrain pins; the same ones are
@@ -104,6 +108,12 @@ setup(
         "console_scripts": [f"kmdanet = {PACKAGE}.command_line:main"]
     },
     install_requires=INSTALL_REQUIRES,
-    extras_require={"demo": DEMO, "bench": BENCH, "test": TEST, "dev": DEV},
+    extras_require={
+        "demo": DEMO,
+        "onnx": ONNX,
+        "bench": BENCH,
+        "test": TEST,
+        "dev": DEV,
+    },
     zip_safe=False,
 )

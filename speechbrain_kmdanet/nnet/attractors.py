@@ -226,11 +226,6 @@ class KMeansAttractors(AttractorEstimator):
         self, embeddings: Tensor, energies: Tensor, num_spks: int, *_: object
     ) -> Tensor:
         """Centroids of the bins, see :meth:`AttractorEstimator.forward`."""
-        generator = None
-        seed = self.step_seed if self.seed is None else self.seed
-        if seed is not None:
-            # On the CPU whatever the device: the same draws everywhere.
-            generator = torch.Generator().manual_seed(seed)
         return kmeans(
             embeddings,
             num_spks,
@@ -241,7 +236,7 @@ class KMeansAttractors(AttractorEstimator):
             num_init=self.num_init,
             negligible=self.negligible,
             with_inertia=False,
-            generator=generator,
+            generator=self.step_seed if self.seed is None else self.seed,
         ).centroids
 
 

@@ -1,10 +1,49 @@
 """Recurrent layers that do not read padding."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.processing.bins import is_exporting
+
+
+@torch.library.custom_op("kmdanet::blstm", mutates_args=())
+def blstm(x: Tensor, weights: Sequence[Tensor], num_layers: int) -> Tensor:
+    """A bidirectional LSTM as one step of an export.
+
+    PyTorch's own is written out frame by frame there.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        Frames [B, T, input_size].
+    weights : sequence of torch.Tensor
+        Weights in the order of PyTorch's LSTM.
+    num_layers : int
+        Number of layers.
+
+    Returns
+    -------
+    torch.Tensor
+        Frames [B, T, hidden_size] of both directions.
+    """
+    cells = x.new_zeros(2 * num_layers, len(x), weights[1].shape[1])
+    options = True, num_layers, 0.0, False, True, True
+    return torch.lstm(x, (cells, cells), list(weights), *options)[0]
+
+
+BLSTM = torch.ops.kmdanet.blstm
+
+
+@blstm.register_fake
+def _blstm_shape(
+    x: Tensor, weights: Sequence[Tensor], num_layers: int
+) -> Tensor:
+    """A tensor of the shape of the result."""
+    return x.new_empty(*x.shape[:2], 2 * weights[1].shape[1])
 
 
 class PaddedBLSTM(nn.LSTM):
@@ -74,6 +113,11 @@ class PaddedBLSTM(nn.LSTM):
         torch.Tensor
             Frames [B, T, hidden_size]; padded ones are 0.
         """
+        if num_frames is None and is_exporting():
+            frames_out: Tensor = blstm(
+                frames, self._flat_weights, self.num_layers
+            )
+            return frames_out
         if num_frames is None:
             return super().forward(frames)[0]  # type: ignore[has-type]
         # PyTorch would wait for the device twice to sort and to undo that.

@@ -14,6 +14,8 @@ from speechbrain_kmdanet.errors import UserError
 
 # Before PyTorch 2.2 nobody can tell.
 is_compiling: Callable[[], bool] = getattr(torch.compiler, "is_compiling", bool)
+# Before PyTorch 2.7 nothing is exported.
+is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", bool)
 
 # Between these, squares and sums of them neither vanish nor overflow.
 LEAST, MOST = 2.0**-30, 2.0**30
@@ -185,7 +187,33 @@ def not_compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     >>> not_compiled(abs) is abs
     True
     """
-    return torch.compiler.disable(function) if is_compiling() else function
+    if is_compiling() and not is_exporting():
+        return torch.compiler.disable(function)
+    return function
+
+
+def on_host(x: Tensor) -> bool:
+    """Whether what depends on values may be decided by looking at them.
+
+    On another device they would have to be waited for, and in an export there
+    are none yet: what is computed must not depend on them there.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        The values.
+
+    Returns
+    -------
+    bool
+        Whether to look.
+
+    Example
+    -------
+    >>> on_host(torch.ones(2))
+    True
+    """
+    return x.device.type == "cpu" and not is_exporting()
 
 
 @contextmanager
@@ -207,6 +235,9 @@ def full_precision(device: torch.device) -> Iterator[None]:
     ...     (x @ x).dtype
     torch.float32
     """
+    if is_exporting():  # nothing is computed yet
+        yield
+        return
     products = torch.backends.cuda.matmul
     fast = device.type == "cuda" and (
         # Where the newer switch was used, to read the older one may fail.

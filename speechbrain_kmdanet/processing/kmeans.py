@@ -13,6 +13,7 @@ using deep clustering" (soft k-means).
 """
 
 import operator
+from functools import lru_cache
 from typing import NamedTuple, cast
 
 import torch
@@ -26,6 +27,8 @@ from speechbrain_kmdanet.processing.bins import (
     check_tensor,
     describe,
     full_precision,
+    is_exporting,
+    on_host,
     power_to_unity,
     tiny,
     widest,
@@ -81,7 +84,7 @@ def kmeans(
     initial_centroids: Tensor | None = None,
     negligible: float = 0.0,
     with_inertia: bool = True,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | int | None = None,
 ) -> KMeansResult:
     """Clusters each item of a batch of point sets.
 
@@ -121,8 +124,9 @@ def kmeans(
         Algorithm 1 as it stands.
     with_inertia : bool
         Whether to compute the inertia, which restarts do in any case.
-    generator : torch.Generator
-        Source of the random draws; the global one by default.
+    generator : torch.Generator or int
+        Source of the random draws, or a seed, which gives the same ones on
+        all devices; the global source by default.
 
     Returns
     -------
@@ -264,7 +268,7 @@ def _host_looks(x: Tensor) -> bool:
     A step of training on another device would have to wait for them.
     """
     training = torch.is_grad_enabled() and x.requires_grad
-    return x.device.type == "cpu" or not training
+    return on_host(x) or not (training or is_exporting())
 
 
 def _total(weights: Tensor) -> Tensor:
@@ -359,20 +363,30 @@ def _draw(
     num_init: int,
     num_clusters: int,
     device: torch.device,
-    generator: torch.Generator | None,
+    generator: torch.Generator | int | None,
 ) -> Tensor:
     """Uniform draws in [0, 1) for all restarts [R, K], on a device."""
-    if not isinstance(generator, torch.Generator | None):
+    if not isinstance(generator, torch.Generator | int | None):
         raise UserError(
-            f"generator must be a torch.Generator, got {describe(generator)}"
+            "generator must be a torch.Generator or a seed, got "
+            f"{describe(generator)}"
         )
-    source = device if generator is None else generator.device
-    return torch.rand(
-        (num_init, num_clusters),
-        dtype=widest(source),
-        device=source,
-        generator=generator,
-    ).to(device, widest(device), non_blocking=True)
+    size = num_init, num_clusters
+    if isinstance(generator, int):
+        draws = _draw_seeded(size, generator)
+    else:
+        source = device if generator is None else generator.device
+        draws = torch.rand(
+            size, dtype=widest(source), device=source, generator=generator
+        )
+    return draws.to(device, widest(device), non_blocking=True)
+
+
+@lru_cache(maxsize=8)
+def _draw_seeded(size: tuple[int, int], seed: int) -> Tensor:
+    """Draws [R, K] of a seed: numbers that an export finds made."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(size, dtype=torch.float64, generator=generator)
 
 
 def _means(

@@ -15,7 +15,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
-from speechbrain_kmdanet.processing.bins import tiny, valid_mask, widest
+from speechbrain_kmdanet.processing.bins import (
+    is_exporting,
+    on_host,
+    tiny,
+    valid_mask,
+    widest,
+)
 
 INITS = ("kmeans++", "random")
 
@@ -95,7 +101,7 @@ def _groups(points: Tensor) -> list[slice]:
     """
     batch, num_points, dimensions = points.shape
     size = batch
-    if points.device.type == "cpu":
+    if on_host(points):
         size = max(1, GROUP // (num_points * dimensions))
         threads = torch.get_num_threads()
         if size > threads:
@@ -122,7 +128,7 @@ def _search(problem: Problem, search: Search, given: Tensor | None) -> Found:
         for _ in range(before):
             moved = lloyd.step(centroids).centroids
             # Elsewhere the comparison would wait for the device.
-            if moved.device.type == "cpu" and torch.equal(moved, centroids):
+            if on_host(moved) and torch.equal(moved, centroids):
                 break
             centroids = moved
         run = last.step(centroids, True, search.with_inertia)
@@ -147,7 +153,7 @@ def _keep(problem: Problem, kept: Tensor) -> Problem:
     """
     points, weights, norms = problem.points, problem.weights, problem.norms
     kind = problem.spherical, problem.num_clusters
-    if points.device.type != "cpu":
+    if not on_host(points):
         return Problem(points, weights * kept, norms, *kind)
     indices = pad_sequence(
         [row.nonzero().squeeze(1) for row in kept], batch_first=True
@@ -190,7 +196,7 @@ class Lloyd:
         points, weights, self._norms, self._spherical, num_clusters = problem
         batch, num_points, _ = points.shape
         self._transposed = points.transpose(1, 2)  # [B, D, N]
-        if points.device.type == "cpu" and iterations >= COPY_FROM:
+        if on_host(points) and iterations >= COPY_FROM:
             self._transposed = _copy_by_dimension(points)
         self._given = weights
         if self._spherical:
@@ -201,7 +207,7 @@ class Lloyd:
         # Taken once: fresh pages cost more than the arithmetic.
         self._masses = points.new_empty(batch, num_clusters, num_points)
         # Two clusters need one number a point, the side of a hyperplane.
-        self._pair = num_clusters == 2
+        self._pair = num_clusters == 2 and not is_exporting()
         self._scores = self._masses
         self._threshold = points.new_zeros(batch, 1, 1)
         if self._pair:
@@ -243,7 +249,9 @@ class Lloyd:
     def _score(self, centroids: Tensor) -> None:
         """How near each centroid is; of two, how much nearer the second is."""
         directions = centroids.diff(dim=1) if self._pair else centroids
-        torch.bmm(directions, self._transposed, out=self._scores)
+        # An export takes what is written to for another size.
+        room = None if is_exporting() else self._scores
+        self._scores = torch.bmm(directions, self._transposed, out=room)
         if not self._spherical:
             offsets = 0.5 * centroids.square().sum(2, keepdim=True)
             if self._pair:
@@ -292,7 +300,7 @@ class Lloyd:
             spread = torch.linalg.vecdot(weighted, self._norms)
         inertia = spread - explained.sum(1)
         tight = inertia < TIGHT * spread
-        if tight.device.type == "cpu" and not tight.any():
+        if on_host(tight) and not tight.any():
             return inertia
         return torch.where(tight, self._sum_distances(sums), inertia)
 
@@ -378,7 +386,7 @@ def sum_points(masses: Tensor, points: Tensor) -> Tensor:
     """
     batch, num_points, _ = points.shape
     parts = 1
-    if points.device.type == "cpu" and batch == 1 and num_points >= SPLIT_FROM:
+    if on_host(points) and batch == 1 and num_points >= SPLIT_FROM:
         parts = torch.get_num_threads()
     if parts == 1:
         return torch.bmm(masses, points)
@@ -446,6 +454,9 @@ def _sample(chances: Tensor, fallback: Tensor, draw: Tensor) -> Tensor:
     First a block of points, then a point of it. Where no chance is left (fewer
     distinct points than clusters), the fallback is used.
     """
+    if is_exporting():  # of no known number of points, and blocks
+        left = (chances > 0).any(1, keepdim=True)
+        return _invert(torch.where(left, chances, fallback), draw)[0]
     sums = _sum_blocks(chances)
     left = (sums > 0).any(1, keepdim=True)
     sums = torch.where(left, sums, _sum_blocks(fallback))
@@ -463,12 +474,8 @@ def _sample(chances: Tensor, fallback: Tensor, draw: Tensor) -> Tensor:
 
 def _sum_blocks(chances: Tensor) -> Tensor:
     """Sums over blocks of points; the last one may be shorter."""
-    split = chances.shape[1] - chances.shape[1] % BLOCK
-    sums = chances[:, :split].unflatten(1, (-1, BLOCK)).sum(2)
-    if split < chances.shape[1]:
-        rest = chances[:, split:].sum(1, keepdim=True)
-        sums = torch.cat([sums, rest], dim=1)
-    return sums
+    missing = -chances.shape[1] % BLOCK
+    return pad(chances, (0, missing)).unflatten(1, (-1, BLOCK)).sum(2)
 
 
 def _add_up(chances: Tensor) -> Tensor:
@@ -491,7 +498,8 @@ def _invert(chances: Tensor, draw: Tensor) -> tuple[Tensor, Tensor]:
     chances = chances.to(widest(chances.device))
     cumulated = _add_up(chances)
     target = draw * cumulated[:, -1:]
-    index = torch.searchsorted(cumulated, target, right=True)
+    # As searchsorted, which not every runtime of an export has.
+    index = (cumulated <= target).sum(1, keepdim=True)
     index = index.clamp_max(chances.shape[1] - 1)
     chance = chances.gather(1, index)
     rest = target - (cumulated.gather(1, index) - chance)

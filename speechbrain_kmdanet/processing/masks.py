@@ -23,6 +23,7 @@ from speechbrain_kmdanet.processing.bins import (
     check_tensor,
     describe,
     full_precision,
+    on_host,
     tiny,
 )
 
@@ -112,7 +113,7 @@ def _to_origin(embeddings: Tensor, attractors: Tensor) -> tuple[Tensor, Tensor]:
     spread = (points - centre).square().sum(2).mean(1)  # [B]
     far = centre.square().sum((1, 2)) > FAR**2 * spread
     # Elsewhere, to spare a copy would be to wait for the device.
-    if far.device.type == "cpu" and not far.any():
+    if on_host(far) and not far.any():
         return embeddings, attractors
     shift = torch.where(far.view(-1, 1, 1), centre, 0.0)
     return embeddings - shift, attractors - shift

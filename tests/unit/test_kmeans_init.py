@@ -212,3 +212,11 @@ def test_errors_name_the_argument(arguments, message):
     arguments = {"x": torch.rand(1, 5, 2), "num_clusters": 2, **arguments}
     with pytest.raises(ValueError, match=message):
         kmeans(**arguments)
+
+
+def test_a_seed_is_a_generator_of_it():
+    x = torch.randn(2, 50, 3)
+    seeded = kmeans(x, 3, generator=7).centroids
+    generator = torch.Generator().manual_seed(7)
+    assert torch.equal(seeded, kmeans(x, 3, generator=generator).centroids)
+    assert not torch.equal(seeded, kmeans(x, 3, generator=8).centroids)

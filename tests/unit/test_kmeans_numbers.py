@@ -361,7 +361,7 @@ def test_what_does_not_belong_to_the_points_is_refused(name, value):
         ("init", None),
         ("negligible", "0.1"),
         ("negligible", torch.ones(2, 2)),
-        ("generator", 0),
+        ("generator", 0.5),
     ],
 )
 def test_other_arguments_of_any_type_are_refused_in_one_line(name, value):
@@ -432,7 +432,7 @@ def test_nothing_on_a_gpu_depends_on_chance():
     with FakeTensorMode(), Operations() as used:
         x = torch.randn(2, 600, 4, device="cuda", requires_grad=True)
         cluster_in_all_ways(x, torch.rand(2, 600, device="cuda"))
-    assert "bmm" in used.names and "searchsorted" in used.names
+    assert {"bmm", "le", "where"} <= used.names
     assert used.names.isdisjoint(
         {"cumsum", "kthvalue", "median", "histc", "bincount"}
         | {"index_add", "scatter_add", "scatter_reduce", "put"}

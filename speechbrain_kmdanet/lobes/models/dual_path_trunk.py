@@ -19,7 +19,11 @@ from torch import Tensor, nn
 
 from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.nnet.recurrent import PaddedBLSTM
-from speechbrain_kmdanet.processing.bins import relative_magnitudes, valid_mask
+from speechbrain_kmdanet.processing.bins import (
+    relative_magnitudes,
+    tiny,
+    valid_mask,
+)
 
 # Log-magnitudes are relative to the root mean square of the item, from −60 dB
 # on; shifted and scaled to about zero mean and unit variance.
@@ -237,5 +241,7 @@ def spectral_parts(
         valid = valid_mask(num_frames, logs.shape[1], logs.device)
         logs = logs * valid.unsqueeze(2)
     # Phases of unit length; 0 in silence.
-    roots = torch.sgn(spectrum).transpose(1, 2) * magnitudes.sqrt()
-    return torch.stack([roots.real, roots.imag, logs], dim=1)
+    absolute = spectrum.abs().clamp_min(tiny(magnitudes)).transpose(1, 2)
+    roots = magnitudes.sqrt() / absolute  # [B, T, F]
+    parts = torch.view_as_real(spectrum).unbind(3)  # real, imaginary
+    return torch.stack([*(x.transpose(1, 2) * roots for x in parts), logs], 1)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.processing.bins import is_exporting
 
 MOST_TALKERS = 100  # a mask of the whole mixture each, beside its waveform
 
@@ -90,7 +91,8 @@ class Masker(nn.Module):
             so short a mixture, or an argument does not fit.
         """
         num_spks = self._resolve(num_spks, spectrum, attractors)
-        if not self.training:  # where waiting for the device costs little
+        # Where waiting for the device costs little.
+        if not self.training and not is_exporting():
             _check_bins(num_spks, spectrum, num_frames)
         masks, embeddings = self.make(
             spectrum,
@@ -197,6 +199,8 @@ def check_active_bins(weights: Tensor, num_spks: int) -> None:
     UserError
         If an item has fewer bins of positive weight, but some.
     """
+    if is_exporting():
+        return
     active = (weights > 0).sum(1)
     scarce = (active > 0) & (active < num_spks)
     if scarce.any():
