@@ -176,10 +176,10 @@ def _processes() -> Gauges:
     return {name: partial(step_seconds, numbers[name]) for name in numbers}
 
 
-def _separating(name: str, label: str) -> Gauges:
+def _separating(name: str, label: str, **options: str) -> Gauges:
     """Another separator, and ours."""
     mixture = make_sources(1, MIXTURE_SECONDS).sum(2)
-    ours, theirs = Separator("kmeans_danet"), Separator(name)
+    ours, theirs = Separator("kmeans_danet", **options), Separator(name)
     return _each({label: theirs, "k-means DANet": ours}, mixture)
 
 
@@ -287,6 +287,12 @@ GROUPS = {
             AT_LEAST,
             60.0,
             partial(_separating, "sepformer", "SepFormer"),
+        ),
+        Row(
+            "SepFormer over k-means DANet, trunk `stacked`, 10 s",
+            AT_LEAST,
+            30.0,
+            partial(_separating, "sepformer", "SepFormer", trunk="stacked"),
         ),
         Row(
             "Conv-TasNet over k-means DANet, 10 s",

@@ -225,11 +225,13 @@ class Separator:
     ---------
     name : str
         Name of the YAML file of the model.
+    **options : dict
+        Values that replace those of the file.
     """
 
-    def __init__(self, name: str = "kmeans_danet"):
+    def __init__(self, name: str = "kmeans_danet", **options: object):
         self.encoder, self.masknet, self.decoder = (
-            module.eval() for module in _make_modules(name)
+            module.eval() for module in _make_modules(name, **options)
         )
 
     @torch.no_grad()

@@ -318,13 +318,14 @@ def plot_embeddings(
     sizes = 1 + 24 * (1 + view.levels[order] / EMBEDDINGS_DB).square().numpy()
     dots = view.points[order].T.numpy()
     axes.scatter(*dots, c=colours, s=sizes, alpha=0.5, linewidths=0)
-    talkers = range(len(view.centres["oracle"]))
+    talkers = range(len(next(iter(view.centres.values()))))
     palette = [COLOURS[talker % len(COLOURS)] for talker in talkers]
     for talker, colour in zip(talkers, palette):
         label = f"bins of talker {talker + 1}"
         axes.scatter([], [], c=colour, s=25, label=label)
     edge = {"edgecolors": "black", "linewidths": 1.3, "zorder": 3}
-    for kind, (marker, size, label) in MARKERS.items():
+    for kind in view.centres:
+        marker, size, label = MARKERS[kind]
         shape = {"marker": marker, "s": size, **edge}
         axes.scatter(*view.centres[kind].T.numpy(), c=palette, **shape)
         axes.scatter([], [], c="white", label=label, **shape)

@@ -7,6 +7,7 @@ import pytest
 import soundfile
 import torch
 from recipe_runs import RECIPE, ROOT
+from ruamel.yaml import YAML
 from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_kmdanet.command_line import make_parser
@@ -17,6 +18,7 @@ READMES = sorted(
     for path in ROOT.rglob("*.md")
     if not {".venv", "results", "tmp"} & set(path.relative_to(ROOT).parts)
 )
+CARDS = [path for path in READMES if path.parent.parent.name == "pretrained"]
 PRETRAINED = ROOT / "pretrained" / "kmeans_danet_spherical_so762"
 of_each = pytest.mark.parametrize(
     "path", READMES, ids=lambda path: str(path.relative_to(ROOT))
@@ -90,3 +92,20 @@ def test_paths_exist(name):
 def test_the_checks_see_something():
     assert sum(len(blocks(path, "python")) for path in READMES) >= 4
     assert sum(1 for path in READMES for _ in commands(path)) >= 12
+
+
+@pytest.mark.parametrize("path", CARDS, ids=lambda path: path.parent.name)
+def test_cards_say_what_hubs_read(path):
+    _, front, text = path.read_text(encoding="utf-8").split("---\n", 2)
+    card = YAML(typ="safe").load(front)
+    assert card["library_name"] == "speechbrain"
+    assert card["license"] == "apache-2.0"
+    assert {"language", "pipeline_tag", "tags", "datasets", "metrics"} <= {
+        *card
+    }
+    (model,) = card["model-index"]
+    assert model["name"] == path.parent.name
+    for result in model["results"]:
+        # The figures of the card, row by row.
+        name, value = result["dataset"]["name"], result["metrics"][0]["value"]
+        assert re.search(rf"^\| {name}.*\*\*{value} ±", text, re.M)
