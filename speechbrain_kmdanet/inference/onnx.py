@@ -13,7 +13,7 @@ from typing import Any
 
 import onnx  # noqa: F401  (torch.onnx needs both, and says so late)
 import torch
-from onnxscript import opset18 as op
+from onnxscript import opset18
 from torch import Tensor, nn
 
 from speechbrain_kmdanet.errors import UserError, one_line
@@ -27,6 +27,7 @@ OPSET = 18
 INPUTS, OUTPUT = ("real", "imaginary"), "masks"
 FRAMES = 24  # of the example that the network is traced with
 GATES = 4  # of an LSTM: input, forget, cell, output; ONNX has its own order
+op: Any = opset18  # Python numbers are made constants of
 PER_DIRECTION = 4  # weights of a layer: of inputs, of cells, and two biases
 
 
@@ -47,7 +48,18 @@ class SpectrumMasker(nn.Module):
         self.num_spks = num_spks
 
     def forward(self, real: Tensor, imaginary: Tensor) -> Tensor:
-        """Masks [K, 1, F, T] of parts of a spectrum [1, F, T]."""
+        """Computes masks.
+
+        Arguments
+        ---------
+        real, imaginary : torch.Tensor
+            Parts of the spectrum of a mixture [1, F, T].
+
+        Returns
+        -------
+        torch.Tensor
+            Masks [K, 1, F, T].
+        """
         spectrum = torch.complex(real, imaginary)
         masks: Tensor = self.masknet(spectrum, num_spks=self.num_spks)
         return masks
@@ -114,8 +126,6 @@ def _trace(masker: SpectrumMasker, n_fft: int) -> Any:
     masker.eval()
     bins = n_fft // 2 + 1
     example = torch.randn(2, 1, bins, FRAMES).unbind(0)
-    with torch.no_grad():
-        masker(*example)  # makes what is made once, as random draws
     frames = {2: torch.export.Dim.DYNAMIC}
 
     try:

@@ -13,11 +13,12 @@ using deep clustering" (soft k-means).
 """
 
 import operator
-from functools import lru_cache
+from contextlib import nullcontext
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.processing.bins import (
@@ -34,13 +35,12 @@ from speechbrain_kmdanet.processing.bins import (
     widest,
 )
 from speechbrain_kmdanet.processing.lloyd import (
-    INITS,
-    Problem,
     Search,
     means,
     search_clusters,
     sum_points,
 )
+from speechbrain_kmdanet.processing.seeding import INITS, Problem
 
 METRICS = ("euclidean", "spherical")
 
@@ -382,11 +382,11 @@ def _draw(
     return draws.to(device, widest(device), non_blocking=True)
 
 
-@lru_cache(maxsize=8)
 def _draw_seeded(size: tuple[int, int], seed: int) -> Tensor:
-    """Draws [R, K] of a seed: numbers that an export finds made."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.rand(size, dtype=torch.float64, generator=generator)
+    """Draws [R, K] of a seed: constants of an export, which has no generator."""
+    with _disable_current_modes() if is_exporting() else nullcontext():
+        generator = torch.Generator().manual_seed(seed)
+        return torch.rand(size, dtype=torch.float64, generator=generator)
 
 
 def _means(

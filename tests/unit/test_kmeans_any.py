@@ -12,7 +12,7 @@ from hypothesis import (
 
 from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.processing.kmeans import METRICS, kmeans, soft_kmeans
-from speechbrain_kmdanet.processing.lloyd import INITS
+from speechbrain_kmdanet.processing.seeding import INITS
 
 NONE = [math.nan, math.inf, -math.inf]
 TYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from speechbrain_kmdanet.processing.kmeans import INITS, METRICS, kmeans
-from speechbrain_kmdanet.processing.lloyd import BLOCK, _sample
+from speechbrain_kmdanet.processing.seeding import BLOCK, _sample
 
 
 def seeded(seed=0):

@@ -12,9 +12,10 @@ from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.processing import (
     kmeans as module,
     lloyd,
+    seeding,
 )
 from speechbrain_kmdanet.processing.kmeans import METRICS, kmeans, soft_kmeans
-from speechbrain_kmdanet.processing.lloyd import INITS
+from speechbrain_kmdanet.processing.seeding import INITS
 
 both_metrics = pytest.mark.parametrize("metric", METRICS)
 # As in training on another device, where values are not looked at.
@@ -416,7 +417,7 @@ def test_a_device_without_float64(monkeypatch):
         cluster_in_all_ways(x, weights)
     assert torch.float64 in used.types
     expected = kmeans(x, 3, weights=weights, generator=seeded())
-    for each in (module, lloyd):
+    for each in (module, seeding):
         monkeypatch.setattr(each, "widest", lambda device: torch.float32)
     with Operations() as used:
         cluster_in_all_ways(x, weights)
@@ -445,4 +446,4 @@ def test_chances_are_added_up_alike_on_a_gpu(monkeypatch, size):
     expected = chances.cumsum(1)
     monkeypatch.setattr(torch.Tensor, "is_cuda", True)
     monkeypatch.setattr(torch.Tensor, "cumsum", None)
-    torch.testing.assert_close(lloyd._add_up(chances), expected)
+    torch.testing.assert_close(seeding._add_up(chances), expected)

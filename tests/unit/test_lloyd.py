@@ -3,12 +3,8 @@
 import pytest
 import torch
 
-from speechbrain_kmdanet.processing.lloyd import (
-    COPY_FROM,
-    Lloyd,
-    Problem,
-    means,
-)
+from speechbrain_kmdanet.processing.lloyd import COPY_FROM, Lloyd, means
+from speechbrain_kmdanet.processing.seeding import Problem
 
 
 def make_problem(points, weights, num_clusters, spherical=False):

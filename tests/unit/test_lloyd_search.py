@@ -6,7 +6,8 @@ from torch.nn.functional import pad
 
 from speechbrain_kmdanet.processing import lloyd
 from speechbrain_kmdanet.processing.kmeans import METRICS, kmeans
-from speechbrain_kmdanet.processing.lloyd import Lloyd, Problem
+from speechbrain_kmdanet.processing.lloyd import Lloyd
+from speechbrain_kmdanet.processing.seeding import Problem
 
 NEGLIGIBLE = 0.1
 both_metrics = pytest.mark.parametrize("metric", METRICS)

@@ -13,8 +13,8 @@ from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.lobes.models.mask_inference import ACTIVATIONS
 from speechbrain_kmdanet.nnet.objectives import OBJECTIVES
 from speechbrain_kmdanet.processing.kmeans import METRICS
-from speechbrain_kmdanet.processing.lloyd import INITS
 from speechbrain_kmdanet.processing.masks import ATTRACTOR_MASKS, IDEAL_MASKS
+from speechbrain_kmdanet.processing.seeding import INITS
 from speechbrain_kmdanet.utils.settings import (
     check_settings,
     parse_command,
