@@ -56,6 +56,9 @@ BENCH = [
 # Writes a separator as ONNX; onnxruntime runs it.
 ONNX = ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"]
 
+# Serves a page; from 6 on, what a page looks like is said when it is launched.
+PAGE = ["gradio>=6.0"]
+
 # setuptools and wheel make the wheel that is tested.
 TEST = [
     "pytest>=7.4",
@@ -64,6 +67,7 @@ TEST = [
     "wheel",
     *BENCH,
     *ONNX,
+    *PAGE,
 ]
 
 # ruff and yamllint are the versions that SpeechBrain pins; the same ones are
@@ -111,6 +115,7 @@ setup(
     extras_require={
         "demo": DEMO,
         "onnx": ONNX,
+        "page": PAGE,
         "bench": BENCH,
         "test": TEST,
         "dev": DEV,

@@ -1,11 +1,12 @@
-"""Pictures: training curves, separated mixtures (also to listen to), and
-embeddings in their principal plane.
+"""Pictures: training curves, separated mixtures (also to listen to), tracks,
+turns, and embeddings in their principal plane.
 
 The last is Figure 1 of Cadoux, Uhlich, Ferras and Mitsufuji, "Closing the
 training/inference gap for deep attractor networks".
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +40,7 @@ MARKERS = {
     "oracle": ("*", 260, "attractor from the ground truth"),
     "spherical": ("o", 90, "spherical k-means centroid"),
     "euclidean": ("s", 90, "Euclidean k-means centroid"),
+    "attractor": ("*", 260, "attractor"),
 }
 MAX_DOTS = 8000  # more hide one another and make the file large
 VISIBLE = 0.99  # share of the dots that the axes make room for
@@ -145,19 +147,8 @@ def plot_separation(
 ) -> None:
     """Draws the spectrograms into the PNG path, see :func:`write_example`."""
     num_spks = sources.shape[1]
-    n_fft = sample_rate * 64 // 1000
-    encoder = STFTEncoder(n_fft, n_fft // 4)
     waveforms = torch.cat([mixture.unsqueeze(1), sources, estimates], dim=1)
-    levels = encoder(waveforms.T).abs().clamp_min(1e-8).log10() * 20
-    top = float(levels[0].max())
-    style = {
-        "origin": "lower",
-        "aspect": "auto",
-        "cmap": "magma",
-        "vmin": top - SPECTROGRAM_DB,
-        "vmax": top,
-        "extent": (0.0, len(mixture) / sample_rate, 0.0, sample_rate / 2000),
-    }
+    levels, style = _spectrograms(waveforms, sample_rate)
     figure = Figure(figsize=(13, 2.6 * num_spks), layout="constrained")
     axes = figure.subplots(num_spks, 3, sharex=True, sharey=True, squeeze=False)
     for row in range(num_spks):
@@ -179,6 +170,97 @@ def plot_separation(
     _save(figure, path)
 
 
+def _spectrograms(
+    waveforms: Tensor, sample_rate: int
+) -> tuple[Tensor, dict[str, Any]]:
+    """Levels [J, F, T] in dB of signals [L, J], and how they are shown."""
+    n_fft = sample_rate * 64 // 1000
+    encoder = STFTEncoder(n_fft, n_fft // 4)
+    levels = encoder(waveforms.T).abs().clamp_min(1e-8).log10() * 20
+    top = float(levels[0].max())
+    extent = (0.0, len(waveforms) / sample_rate, 0.0, sample_rate / 2000)
+    style = {"origin": "lower", "aspect": "auto", "extent": extent}
+    levels_db = {"cmap": "magma", "vmin": top - SPECTROGRAM_DB, "vmax": top}
+    return levels, style | levels_db
+
+
+def plot_tracks(
+    mixture: Tensor,
+    tracks: Tensor,
+    sample_rate: int,
+    path: str | Path,
+    masks: Tensor | None = None,
+    mask_rate: int | None = None,
+) -> None:
+    """Draws the spectrograms of a recording and its tracks, masks beside them.
+
+    Arguments
+    ---------
+    mixture : torch.Tensor
+        The recording [L].
+    tracks : torch.Tensor
+        Its tracks [L, K].
+    sample_rate : int
+        Sample rate in Hz.
+    path : str or pathlib.Path
+        PNG to write.
+    masks : torch.Tensor
+        Masks of the tracks [K, F, T], from 0 to 1; none by default.
+    mask_rate : int
+        Sample rate of the masks in Hz; sample_rate by default.
+    """
+    waveforms = torch.cat([mixture.unsqueeze(1), tracks], dim=1)
+    levels, style = _spectrograms(waveforms, sample_rate)
+    rows, columns = len(levels), 1 if masks is None else 2
+    figure = Figure((6 * columns, 2 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=True, squeeze=False)
+    for row, level in enumerate(levels):
+        axes[row, 0].imshow(level.numpy(), **style)
+        name = f"talker {row}" if row else "mixture"
+        axes[row, 0].set(title=name, ylabel="kHz")
+    if masks is not None:
+        axes[0, 1].set_axis_off()
+        high = (mask_rate or sample_rate) / 2000
+        style["extent"] = (*style["extent"][:3], high)
+        style |= {"cmap": "viridis", "vmin": 0.0, "vmax": 1.0}
+        for row, mask in enumerate(masks, 1):
+            axes[row, 1].imshow(mask.numpy(), **style)
+            axes[row, 1].set(title=f"mask of talker {row}")
+    for axis in axes[-1]:
+        axis.set_xlabel("s")
+    _save(figure, path)
+
+
+def plot_turns(
+    turns: Iterable[tuple[float, float, int]],
+    num_spks: int,
+    seconds: float,
+    path: str | Path,
+) -> None:
+    """Draws who speaks when.
+
+    Arguments
+    ---------
+    turns : iterable of tuple
+        Begin and end in seconds, and number of the talker, from 0 on.
+    num_spks : int
+        Number of talkers, up to 5.
+    seconds : float
+        Length of the recording.
+    path : str or pathlib.Path
+        PNG to write.
+    """
+    figure = Figure((8, 0.9 + 0.45 * num_spks), layout="constrained")
+    axes: Any = figure.subplots()
+    for start, end, talker in turns:
+        axes.barh(talker, end - start, left=start, color=COLOURS[talker])
+    names = [f"talker {talker + 1}" for talker in range(num_spks)]
+    axes.set_yticks(range(num_spks), names)
+    axes.set(xlim=(0, seconds), ylim=(num_spks - 0.5, -0.5), xlabel="s")
+    axes.grid(axis="x", alpha=0.3)
+    _save(figure, path)
+
+
 class EmbeddingView(NamedTuple):
     """Embeddings seen in their principal plane.
 
@@ -193,8 +275,8 @@ class EmbeddingView(NamedTuple):
     origin : torch.Tensor
         Where the zero of the embedding space is seen [2].
     centres : dict
-        Attractors [K, 2] by kind (oracle, spherical, euclidean), in the order
-        of the sources.
+        Attractors [K, 2] by kind (oracle, spherical, euclidean; or attractor
+        alone, where they were given), in the order of the sources.
     explained : torch.Tensor
         Share of the variance along both axes [2].
     errors : dict
@@ -219,6 +301,7 @@ def view_embeddings(
     energetic: float | None = None,
     iterations: int = 20,
     seed: int = 0,
+    attractors: Tensor | None = None,
 ) -> EmbeddingView:
     """Projects the embeddings of one mixture on their first two components.
 
@@ -232,7 +315,7 @@ def view_embeddings(
     energies : torch.Tensor
         Energies |X|² of the bins [N].
     sources : torch.Tensor
-        Magnitudes of the sources [K, N].
+        Magnitudes of the sources, or their masks [K, N].
     energetic : float
         Share of the bins that the oracle attractors are made of (Eq. 1), which
         is what DANet is trained with. By default, they are what k-means would
@@ -241,6 +324,9 @@ def view_embeddings(
         Iterations of k-means.
     seed : int
         Seed of the initialisation of k-means.
+    attractors : torch.Tensor
+        Attractors that a separator found [K, D], in the order of the sources:
+        these are seen instead of those of the ground truth and of k-means.
 
     Returns
     -------
@@ -270,16 +356,20 @@ def view_embeddings(
         """Coordinates of points in the plane of the picture."""
         return (points - centre) @ axes
 
-    oracle = _oracle(embeddings, energies, sources, energetic)
-    attractors, errors = {"oracle": oracle}, {}
-    for metric in ("spherical", "euclidean"):
-        kmeans = KMeansAttractors(metric, iterations, seed=seed)
-        found = kmeans(embeddings[None], energies[None], len(oracle))
-        # Each centroid beside its oracle attractor.
-        permutation = best_permutation(torch.cdist(oracle[None], found))
-        attractors[metric] = permute_sources(found, permutation)[0]
-        distances = (attractors[metric] - oracle).norm(dim=1)
-        errors[metric] = float((distances / oracle.norm(dim=1)).mean())
+    errors: dict[str, float] = {}
+    if attractors is not None:
+        seen = {"attractor": attractors.cpu().double()}
+    else:
+        oracle = _oracle(embeddings, energies, sources, energetic)
+        seen = {"oracle": oracle}
+        for metric in ("spherical", "euclidean"):
+            kmeans = KMeansAttractors(metric, iterations, seed=seed)
+            found = kmeans(embeddings[None], energies[None], len(oracle))
+            # Each centroid beside its oracle attractor.
+            permutation = best_permutation(torch.cdist(oracle[None], found))
+            seen[metric] = permute_sources(found, permutation)[0]
+            distances = (seen[metric] - oracle).norm(dim=1)
+            errors[metric] = float((distances / oracle.norm(dim=1)).mean())
     levels = 10 * (energies / energies.max()).log10()
     shown = levels > -EMBEDDINGS_DB
     return EmbeddingView(
@@ -287,7 +377,7 @@ def view_embeddings(
         sources[:, shown].argmax(0),
         levels[shown],
         project(torch.zeros_like(centre)),
-        {kind: project(found) for kind, found in attractors.items()},
+        {kind: project(found) for kind, found in seen.items()},
         explained,
         errors,
     )
