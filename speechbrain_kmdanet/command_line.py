@@ -412,7 +412,7 @@ def make_parser() -> Parser:
     add("--background", action="store_true", help=text)
     text = "write who speaks when: NAME.rttm"
     add("--rttm", action="store_true", help=text)
-    text = "write tracks, length and who speaks when: NAME.json"
+    text = "write tracks, length, confidence, who speaks when: NAME.json"
     add("--json", action="store_true", help=text)
     add("--device", help="cpu, cuda:0, ... (default: a GPU, if there is one)")
     text = "make again, and write over, what is there"

@@ -353,8 +353,8 @@ def separate_recordings(
         A recording.
     dict
         What came of it: its status, "done", "skipped" or "failed", and, if
-        it was separated, talkers, seconds, tracks and background; if it
-        failed, the error.
+        it was separated, talkers, confidence (None if their number was
+        given), seconds, tracks and background; if it failed, the error.
     """
     manifest = Manifest(output)
     known = manifest.read()
@@ -451,6 +451,7 @@ def _describe(
         "status": DONE,
         "talkers": len(made.tracks),
         "seconds": round(made.seconds, 3),
+        "confidence": made.confidence,
         "tracks": files,
     }
     if made.background:
@@ -467,7 +468,8 @@ def _write_beside(
     """Writes who speaks when, as it was asked for."""
     labels = ["_".join(file.stem.split()) for file in made.tracks]
     texts = {"rttm": format_rttm(stem.name, made.turns, labels)}
-    about = {key: line[key] for key in ("path", "talkers", "seconds")}
+    told = "path", "talkers", "confidence", "seconds"
+    about = {key: line[key] for key in told}
     about["tracks"] = [file.name for file in made.tracks]
     about["turns"] = [
         {"start": turn.start, "end": turn.end, "track": 1 + turn.track}

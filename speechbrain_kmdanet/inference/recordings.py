@@ -89,12 +89,16 @@ class SeparatedRecording:
         Who speaks when, in the order of the beginnings.
     seconds : float
         Length of the recording.
+    confidence : float
+        How sure the numbers of talkers of its windows are, from 0 to 1, in
+        the mean; None if the number was given.
     """
 
     tracks: list[Path]
     background: Path | None
     turns: list[Turn]
     seconds: float
+    confidence: float | None
 
 
 class _Options(NamedTuple):
@@ -167,7 +171,7 @@ def separate_recording(
     bar = tqdm(desc=name, unit="s", disable=not progress, dynamic_ncols=True)
     try:
         with tempfile.TemporaryFile() as file, bar:
-            store, said = _separate_windows(separator, options, file, bar)
+            store, said, sure = _separate_windows(separator, options, file, bar)
             rate = separator.hparams.sample_rate
             known = None if is_auto(num_spks) else int(num_spks)
             if len(store.counts) == 1:
@@ -197,7 +201,8 @@ def separate_recording(
     except UserError as error:
         raise explain(error, path) from error
     made = files[-1] if background else None
-    return SeparatedRecording(files[:count], made, turns, seconds)
+    confidence = round(float(np.mean(sure)), 3) if known is None else None
+    return SeparatedRecording(files[:count], made, turns, seconds, confidence)
 
 
 def _check(options: _Options, rate: int) -> int:
@@ -221,8 +226,8 @@ def _check(options: _Options, rate: int) -> int:
 
 def _separate_windows(
     separator: AttractorSeparation, options: _Options, file: Any, bar: tqdm
-) -> tuple[WindowStore, list[Stretch]]:
-    """The talkers of every window, and what they say."""
+) -> tuple[WindowStore, list[Stretch], list[float]]:
+    """The talkers of every window, what they say, how sure their number is."""
     own_rate = separator.hparams.sample_rate
     with read_blocks(options.path, options.channel) as recording:
         rate = recording.sample_rate
@@ -232,13 +237,15 @@ def _separate_windows(
         store = WindowStore(file, [at_rate(x, rate, own_rate) for x in edges])
         said: list[Stretch] = []
         waiting: list[np.ndarray] = []
+        sure: list[float] = []
         for index, window in enumerate(cut(recording.blocks(rate), edges)):
             waiting.append(resample(window, rate, own_rate))
             if len(waiting) == BATCH or index + 1 == len(edges):
                 exactly = len(edges) == 1 and not is_auto(options.num_spks)
-                for sources in _separate(
+                for sources, confidence in _separate(
                     separator, waiting, options.num_spks, exactly
                 ):
+                    sure.append(confidence)
                     said += _listen(separator, store, sources, said)
                     store.add(sources)
                 bar.update(edges[index][1] // rate - bar.n)
@@ -246,10 +253,11 @@ def _separate_windows(
         warn_if_clipped(recording)
     loudest = max((stretch.peak for stretch in said), default=0.0)
     silence = np.zeros(1)
-    return store, [
+    said = [
         x if x.peak > FAINT * loudest else replace(x, voice=silence * x.voice)
         for x in said
     ]
+    return store, said, sure
 
 
 def _separate(
@@ -257,8 +265,8 @@ def _separate(
     windows: Sequence[np.ndarray],
     num_spks: int | str,
     exactly: bool,
-) -> list[np.ndarray]:
-    """The talkers [time, K] of windows, each with a number of its own.
+) -> list[tuple[np.ndarray, float]]:
+    """The talkers [time, K] of windows, and how sure their number is.
 
     Where a number is given, there are exactly, or at most, so many in each.
     """
@@ -270,14 +278,14 @@ def _separate(
     batch = torch.from_numpy(mix), torch.tensor(lengths) / max(lengths)
     if most is None or separator.can_count and not exactly:
         sources, found = separator.separate_counted(*batch, most)
-        counts = found.num_spks.tolist()
+        counts, sure = found.num_spks.tolist(), found.confidence.tolist()
     else:
         sources = separator.separate_batch(batch[0], most, batch[1])
-        counts = [sources.shape[2]] * len(windows)
+        counts, sure = [sources.shape[2]] * len(windows), [1.0] * len(windows)
     made = sources.double().cpu().numpy()
     return [
-        each[:length, :count]
-        for each, length, count in zip(made, lengths, counts)
+        (each[:length, :count], confidence)
+        for each, length, count, confidence in zip(made, lengths, counts, sure)
     ]
 
 

@@ -1,7 +1,6 @@
-"""Pictures: training curves, separated mixtures (also to listen to), tracks,
-turns, and embeddings in their principal plane.
+"""Pictures: training, mixtures (also to hear), tracks, turns, embeddings.
 
-The last is Figure 1 of Cadoux, Uhlich, Ferras and Mitsufuji, "Closing the
+The last are Figure 1 of Cadoux, Uhlich, Ferras and Mitsufuji, "Closing the
 training/inference gap for deep attractor networks".
 """
 

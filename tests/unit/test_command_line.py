@@ -259,6 +259,7 @@ def test_times_and_more(separate):
     assert about["tracks"] == ["one day_1.wav", "one day_2.wav"]
     assert about["background"] == "one day_background.wav"
     assert (about["talkers"], about["seconds"]) == (2, 1.0)
+    assert about["confidence"] is None  # the number was given
     assert about["path"] == str(Path("talks/one day.wav").resolve())
     lines = Path("separated/one day.rttm").read_text().splitlines()
     assert len(lines) == len(about["turns"]) > 0

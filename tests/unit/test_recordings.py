@@ -106,8 +106,17 @@ def test_short_recordings_are_separated_as_a_whole(separator, run):
         made, tracks = run(signal, 8000, num_spks=num_spks)
         sources = separator.separate_batch(mixture, num_spks)[0].T
         assert len(made.tracks) == len(sources)
+        assert (made.confidence is None) == (num_spks == 3)
         for track, source in zip(tracks, sources):
             np.testing.assert_allclose(track[0], source, atol=1e-6)
+
+
+def test_confidence_is_that_of_the_windows(separator, run):
+    signal = sound(9.0, 8000)
+    count = separator.count_batch(torch.from_numpy(signal.T).float())
+    expected = float(count.confidence)
+    assert run(signal, 8000)[0].confidence == pytest.approx(expected, abs=1e-3)
+    assert 0.25 <= run(sound(30.0, 8000), 8000)[0].confidence <= 1.0
 
 
 def test_a_known_number_of_tracks_without_counting(tmp_path):
