@@ -111,7 +111,8 @@ def test_what_was_made_is_removed(separator):
     assert not any(file.exists() for file in files)
 
 
-def test_a_port_that_is_taken(tiny):
+def test_a_port_that_is_taken(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))  # and back again
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
