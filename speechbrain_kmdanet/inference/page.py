@@ -124,9 +124,8 @@ def separate_for_page(
     own_rate: int = separator.hparams.sample_rate
     heard = torch.from_numpy(resample(start, rate, own_rate)).float()
     batch = make_batch(separator.eval().mods, heard[None], None, own_rate)
-    tracks = np.stack(
-        [soundfile.read(x, SHOWN * rate)[0] for x in made.tracks], 1
-    )
+    read = [soundfile.read(file, SHOWN * rate)[0] for file in made.tracks]
+    tracks = np.stack(read, 1)
     pictures = {name: folder / f"{name}.png" for name in PICTURES}
     count = len(made.tracks)
     plots.plot_turns(made.turns, count, made.seconds, pictures["turns"])
@@ -203,13 +202,10 @@ def _summarise(
     if num_spks != AUTO:
         return f"**{talkers}**, as asked for."
     chances = separator.count_batch(heard[None]).chances[0].tolist()
-    shares = ", ".join(
-        f"{number}: {100 * chance:.0f} %"
-        for number, chance in enumerate(chances, 1)
-    )
+    each = [f"{n}: {100 * chance:.0f} %" for n, chance in enumerate(chances, 1)]
     return (
         f"**{talkers}** counted. How likely each number is in the first "
-        f"{SHOWN} s: {shares}."
+        f"{SHOWN} s: {', '.join(each)}."
     )
 
 
@@ -238,12 +234,11 @@ def make_page(separator: AttractorSeparation) -> gr.Blocks:
             raise gr.Error("give a recording first", print_exception=False)
         with tempfile.TemporaryDirectory() as folder:
             try:
-                yield _show(
-                    separate_for_page(separator, path, num_spks, folder)
-                )
+                made = separate_for_page(separator, path, num_spks, folder)
             except UserError as error:
-                line = one_line(error).replace(name_path(path), Path(path).name)
-                raise gr.Error(line, print_exception=False) from error
+                line = str(error).replace(name_path(path), Path(path).name)
+                raise gr.Error(one_line(line), print_exception=False) from error
+            yield _show(made)
 
     with gr.Blocks(
         title="kmdanet", analytics_enabled=False, delete_cache=(SWEEP, KEPT)
@@ -282,15 +277,11 @@ def make_page(separator: AttractorSeparation) -> gr.Blocks:
             with gr.Row():
                 turns = _picture("turns", 3)
                 with gr.Column(scale=2):
-                    table = gr.Dataframe(
-                        headers=HEADERS, interactive=False, max_height=200
-                    )
+                    table = gr.Dataframe(headers=HEADERS, interactive=False)
             with gr.Row():
                 tracks = _picture("tracks", 3)
                 embeddings = _picture("embeddings", 2)
-        example.click(
-            lambda: str(EXAMPLE), None, recording, queue=False, api_name=False
-        )
+        example.click(lambda: str(EXAMPLE), None, recording, queue=False)
         button.click(
             press,
             [recording, talkers],
@@ -330,14 +321,13 @@ def _show(result: PageResult) -> list[Any]:
     """What the components of the page get."""
     made, pictures = result.recording, result.pictures
     tracks = [*made.tracks, *[None] * MOST][:MOST]
-    rows = [[turn.track + 1, turn.start, turn.end] for turn in made.turns]
     return [
         gr.update(visible=True),
         result.summary,
         *map(_update, [result.mixture, *tracks, made.background]),
         str(result.archive),
         _update(pictures["turns"]),
-        rows,
+        [[turn.track + 1, turn.start, turn.end] for turn in made.turns],
         _update(pictures["tracks"]),
         _update(pictures.get("embeddings")),
     ]
@@ -345,8 +335,7 @@ def _show(result: PageResult) -> list[Any]:
 
 def _update(file: Path | None) -> Any:
     """A file to show, or nothing."""
-    shown = None if file is None else str(file)
-    return gr.update(value=shown, visible=file is not None)
+    return gr.update(value=file and str(file), visible=file is not None)
 
 
 async def _ask_nobody_else(request: Request, answer: Any) -> Response:
@@ -380,7 +369,7 @@ def serve(
         os.environ["GRADIO_TEMP_DIR"] = folder
         page = make_page(separator)
         policy = Middleware(BaseHTTPMiddleware, dispatch=_ask_nobody_else)
-        sans, mono = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")
+        sans, mono = ("system-ui", "sans-serif"), ("monospace",)
         try:
             page.launch(
                 server_name=host,

@@ -191,7 +191,7 @@ def plot_tracks(
     masks: Tensor | None = None,
     mask_rate: int | None = None,
 ) -> None:
-    """Draws the spectrograms of a recording and its tracks, masks beside them.
+    """Draws spectrograms of a recording and its tracks, masks beside them.
 
     Arguments
     ---------
@@ -224,7 +224,7 @@ def plot_tracks(
         style |= {"cmap": "viridis", "vmin": 0.0, "vmax": 1.0}
         for row, mask in enumerate(masks, 1):
             axes[row, 1].imshow(mask.numpy(), **style)
-            axes[row, 1].set(title=f"mask of talker {row}")
+            axes[row, 1].set_title(f"mask of talker {row}")
     for axis in axes[-1]:
         axis.set_xlabel("s")
     _save(figure, path)
@@ -324,8 +324,7 @@ def view_embeddings(
     seed : int
         Seed of the initialisation of k-means.
     attractors : torch.Tensor
-        Attractors that a separator found [K, D], in the order of the sources:
-        these are seen instead of those of the ground truth and of k-means.
+        Attractors [K, D] to show alone, in the order of the sources.
 
     Returns
     -------

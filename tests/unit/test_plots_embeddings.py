@@ -52,6 +52,17 @@ def test_energies_are_repetitions():
         assert torch.allclose(view.centres[kind], again.centres[kind])
 
 
+def test_attractors_that_are_given_are_shown_alone(tmp_path):
+    embeddings, energies, sources = make_mixture(num_spks=3)
+    given = torch.cat([embeddings.new_zeros(1, 5), embeddings[:2]])
+    view = view_embeddings(embeddings, energies, sources, attractors=given)
+    assert [*view.centres] == ["attractor"]
+    assert torch.allclose(view.centres["attractor"][0], view.origin)
+    assert torch.allclose(view.centres["attractor"][1:], view.points[:2])
+    plot_embeddings(view, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size
+
+
 @pytest.mark.parametrize("num_spks", [2, 3])
 @pytest.mark.parametrize("energetic", [None, 0.9])
 def test_attractors_lie_beside_their_bins(num_spks, energetic):
