@@ -68,6 +68,7 @@ TEST = [
     *BENCH,
     *ONNX,
     *PAGE,
+    "selenium>=4.11",  # where there is a Chromium
 ]
 
 # ruff and yamllint are the versions that SpeechBrain pins; the same ones are
