@@ -20,7 +20,6 @@ import soundfile
 import torch
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
-from starlette.requests import Request
 from starlette.responses import Response
 from torch import Tensor
 
@@ -47,7 +46,6 @@ WAITING = 20  # people in the queue
 SWEEP, KEPT = 600, 3600  # seconds between removals, and of a file
 PICTURES = ("turns", "tracks", "embeddings")
 HEADERS = ["talker", "from (s)", "to (s)"]
-# The browser asks this server alone.
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' blob: data:"
 ABOUT = """# Who says what
 Separates the talkers of a recording of one microphone: one track a talker.
@@ -201,6 +199,8 @@ def _summarise(
     talkers = "1 talker" if count == 1 else f"{count} talkers"
     if num_spks != AUTO:
         return f"**{talkers}**, as asked for."
+    if not heard.any():
+        return f"**{talkers}** counted."
     chances = separator.count_batch(heard[None]).chances[0].tolist()
     each = [f"{n}: {100 * chance:.0f} %" for n, chance in enumerate(chances, 1)]
     return (
@@ -338,7 +338,7 @@ def _update(file: Path | None) -> Any:
     return gr.update(value=file and str(file), visible=file is not None)
 
 
-async def _ask_nobody_else(request: Request, answer: Any) -> Response:
+async def _ask_nobody_else(request: Any, answer: Any) -> Response:
     """Tells the browser to ask this server alone."""
     response: Response = await answer(request)
     response.headers["Content-Security-Policy"] = POLICY
