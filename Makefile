@@ -51,8 +51,9 @@ demo: $(INSTALLED) ## synthesise speech, train a separator on it, evaluate it
 	@echo "Figures: $(DEMO_OUTPUT)/test_2speakers/summary.json"
 
 test: $(INSTALLED) ## run the tests and the examples in the docstrings
-	$(VENV)/bin/python -m pytest -q --durations=10 --doctest-modules \
-		tests speechbrain_kmdanet
+	$(VENV)/bin/python -m pytest -q --numprocesses auto \
+		--maxprocesses 4 --dist loadfile --durations=10 \
+		--doctest-modules tests speechbrain_kmdanet
 
 lint: $(INSTALLED_DEV) ## check style: ruff (rules, format) and yamllint
 	$(VENV)/bin/ruff check .

@@ -62,6 +62,7 @@ PAGE = ["gradio>=6.0"]
 # setuptools and wheel make the wheel that is tested.
 TEST = [
     "pytest>=7.4",
+    "pytest-xdist>=3.3",
     "hypothesis>=6.90",
     "setuptools>=61.0",
     "wheel",

@@ -77,9 +77,9 @@ def test_what_nobody_asks_for_is_not_computed():
     assert (len(encoder.calls), len(decoder.calls)) == (2, 1)
     # a masker is not given sources that it does not need
     assert masker.calls[0][3] is None
-    assert masker.calls[0][-1] is True  # masks are wanted
+    assert masker.calls[0][-2] is True  # masks are wanted
     separate(*modules, sources.sum(2), outputs=["embeddings"])
-    assert masker.calls[1][-1] is False
+    assert masker.calls[1][-2] is False
 
 
 def test_frames_are_counted_where_there_is_padding():
