@@ -27,8 +27,8 @@ OPSET = 18
 INPUTS, OUTPUT = ("real", "imaginary"), "masks"
 FRAMES = 24  # of the example that the network is traced with
 GATES = 4  # of an LSTM: input, forget, cell, output; ONNX has its own order
-op: Any = opset18  # Python numbers are made constants of
 PER_DIRECTION = 4  # weights of a layer: of inputs, of cells, and two biases
+op: Any = opset18  # it makes constants of Python's numbers, whatever its types
 
 
 class SpectrumMasker(nn.Module):
@@ -127,7 +127,6 @@ def _trace(masker: SpectrumMasker, n_fft: int) -> Any:
     bins = n_fft // 2 + 1
     example = torch.randn(2, 1, bins, FRAMES).unbind(0)
     frames = {2: torch.export.Dim.DYNAMIC}
-
     try:
         with warnings.catch_warnings():
             # Of names of axes, which are alike for both inputs.

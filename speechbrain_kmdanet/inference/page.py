@@ -29,6 +29,7 @@ from speechbrain_kmdanet.errors import UserError, one_line
 from speechbrain_kmdanet.inference.batch import AUTO, Batch, make_batch
 from speechbrain_kmdanet.inference.loading import Source
 from speechbrain_kmdanet.inference.recordings import (
+    MOST,
     SeparatedRecording,
     separate_recording,
 )
@@ -39,7 +40,6 @@ from speechbrain_kmdanet.processing.bands import resample
 from speechbrain_kmdanet.utils import plots
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "two_talkers.flac"
-MOST = 4  # talkers
 SHOWN = 10  # seconds of the recording in the pictures
 UPLOAD = "100mb"
 WAITING = 20  # people in the queue

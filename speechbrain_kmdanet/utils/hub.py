@@ -16,11 +16,12 @@ from pathlib import Path
 from speechbrain_kmdanet import __version__
 from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.utils.jobs import write_whole
+from speechbrain_kmdanet.utils.yaml_layers import NEW
 
 ROOT = "speechbrain_kmdanet"
 INTERFACE = f"{ROOT}.inference.separation"
 CUSTOM, HPARAMS, CARD = "custom.py", "hyperparams.yaml", "README.md"
-MADE = re.compile(rf"!new:({ROOT}(?:\.\w+)+)\.\w+")
+MADE = re.compile(rf"{NEW}({ROOT}(?:\.\w+)+)\.\w+")
 
 HEAD = '''\
 """{ROOT} {version}: what a separator needs of it, for foreign_class.
