@@ -17,7 +17,7 @@ import soundfile
 import torch
 from measure import parse_options, report
 
-from speechbrain_kmdanet.command_line import EXAMPLE
+from speechbrain_kmdanet import EXAMPLE
 from speechbrain_kmdanet.errors import run_command
 
 MINUTES = [1, 10, 60]

@@ -6,4 +6,8 @@ the mask of one talker. The folders mirror SpeechBrain's: ``processing``,
 ``nnet``, ``lobes``, ``inference``, ``utils`` and ``dataio``.
 """
 
+from pathlib import Path
+
 __version__ = "0.1.0"
+# A recording of two talkers, to try things on.
+EXAMPLE = Path(__file__).parent / "examples" / "two_talkers.flac"

@@ -16,16 +16,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from speechbrain_kmdanet import __version__
+from speechbrain_kmdanet import EXAMPLE, __version__
 from speechbrain_kmdanet.errors import UserError, one_line, run_command
 
 if TYPE_CHECKING:
     from speechbrain_kmdanet.inference.separation import AttractorSeparation
 
 NAME = "kmdanet"
-EXAMPLE = Path(__file__).parent / "examples" / "two_talkers.flac"
 FORMATS = ("wav", "flac", "opus")
-MOST_TALKERS = 100
 SOURCE = (
     "folder of a separator, name of a packaged one, or hf://ORGANISATION/NAME "
     "(default: kmeans_wide, which is packaged)"
@@ -355,6 +353,8 @@ def _whole(text: str) -> int:
 
 def _talkers(text: str) -> int:
     """A number of talkers."""
+    from speechbrain_kmdanet.lobes.models.masker import MOST_TALKERS
+
     if not (text.isdecimal() and 1 <= int(text) <= MOST_TALKERS):
         raise argparse.ArgumentTypeError(
             f"expected a number from 1 to {MOST_TALKERS}, got {text!r}"

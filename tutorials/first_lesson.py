@@ -17,7 +17,7 @@ from pathlib import Path
 import soundfile
 import torch
 
-from speechbrain_kmdanet.command_line import EXAMPLE
+from speechbrain_kmdanet import EXAMPLE
 from speechbrain_kmdanet.dataio.audio import read_source
 from speechbrain_kmdanet.errors import UserError, run_command
 from speechbrain_kmdanet.inference.separation import AttractorSeparation
@@ -35,14 +35,18 @@ SMALL = [
 COMPARED = 20  # mixtures
 
 
+def read_example() -> tuple[torch.Tensor, int]:
+    """The mixture that comes with the package [1, L], and its rate."""
+    samples, rate = read_source(EXAMPLE)
+    return torch.from_numpy(samples).float().unsqueeze(0), rate
+
+
 def separate_and_count(separator: AttractorSeparation, folder: Path) -> None:
     """Lesson 1: a recording in, one track a talker out; how many are they?"""
-    sources = separator.separate_file(EXAMPLE, num_spks="auto")  # [1, L, K]
-    rate = soundfile.info(EXAMPLE).samplerate
+    mixture, rate = read_example()
+    sources, count = separator.separate_counted(mixture)  # [1, L, K]
     for talker, source in enumerate(sources[0].unbind(1), 1):
         soundfile.write(folder / f"talker{talker}.wav", source.numpy(), rate)
-    mixture = torch.from_numpy(read_source(EXAMPLE)[0]).float()
-    count = separator.count_batch(mixture.unsqueeze(0))
     say(
         f"1. {int(count.num_spks)} talkers, {100 * float(count.confidence):.0f} % "
         f"sure: {folder}/talker1.wav, ..."
@@ -51,7 +55,7 @@ def separate_and_count(separator: AttractorSeparation, folder: Path) -> None:
 
 def look_at_embeddings(separator: AttractorSeparation, folder: Path) -> None:
     """Lesson 2: a bin a dot; each talker is a cloud, its centre an attractor."""
-    mixture = torch.from_numpy(read_source(EXAMPLE)[0]).float().unsqueeze(0)
+    mixture, _ = read_example()
     modules = separator.eval().mods
     with torch.no_grad():
         separation = separate(
@@ -62,14 +66,17 @@ def look_at_embeddings(separator: AttractorSeparation, folder: Path) -> None:
             num_spks=2,
             outputs=("masks", "embeddings"),
         )
+    embeddings = separation.embeddings
+    energies = flatten_bins(separation.spectrum.abs().square())
+    # What is noise has no say in who talks.
+    weights = energies * modules.masknet.speech_shares(embeddings)
     view = view_embeddings(
-        separation.embeddings[0],
-        flatten_bins(separation.spectrum[0].abs().square()),
+        embeddings[0],
+        energies[0],
+        # The truth is not known here: talkers are whom the masks say.
         flatten_bins(separation.masked_magnitudes[0]),
+        attractors=modules.masknet.infer_attractors(embeddings, weights, 2)[0],
     )
-    # The truth is not known here: talkers are whom the masks say.
-    centres = {"spherical": view.centres["spherical"]}
-    view = view._replace(centres=centres)
     plot_embeddings(view, folder / "embeddings.png", "Two talkers")
     say(f"2. What the clustering sees: {folder}/embeddings.png")
 

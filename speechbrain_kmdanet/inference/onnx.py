@@ -5,6 +5,7 @@ recording into a spectrum is said in the metadata of the file: the STFT is a
 matter of a few lines in every language, and of none in ONNX.
 """
 
+import copy
 import json
 import warnings
 from collections.abc import Sequence
@@ -17,9 +18,8 @@ from onnxscript import opset18
 from torch import Tensor, nn
 
 from speechbrain_kmdanet.errors import UserError, one_line
-from speechbrain_kmdanet.inference.batch import without_half_precision
 from speechbrain_kmdanet.inference.separation import AttractorSeparation
-from speechbrain_kmdanet.lobes.models.masker import MOST_TALKERS, check_num_spks
+from speechbrain_kmdanet.lobes.models.masker import check_num_spks
 from speechbrain_kmdanet.nnet.recurrent import BLSTM
 from speechbrain_kmdanet.utils.jobs import write_whole
 
@@ -102,12 +102,9 @@ def export_onnx(
         )
     wanted = separator.hparams.num_spks if num_spks is None else num_spks
     wanted = check_num_spks(wanted)
-    if wanted > MOST_TALKERS:
-        raise UserError(
-            f"num_spks must be at most {MOST_TALKERS}, got {wanted}"
-        )
-    masknet = without_half_precision(separator.eval().mods.masknet)
-    program = _trace(SpectrumMasker(masknet.cpu(), wanted), encoder.n_fft)
+    # The separator stays where it is.
+    masknet = copy.deepcopy(separator.eval().mods.masknet).float().cpu()
+    program = _trace(SpectrumMasker(masknet, wanted), encoder.n_fft)
     program.model.metadata_props.update(
         {
             "sample_rate": str(separator.hparams.sample_rate),

@@ -23,6 +23,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import Response
 from torch import Tensor
 
+from speechbrain_kmdanet import EXAMPLE
 from speechbrain_kmdanet.dataio.audio import name_path
 from speechbrain_kmdanet.dataio.recording import read_blocks
 from speechbrain_kmdanet.errors import UserError, one_line
@@ -39,7 +40,6 @@ from speechbrain_kmdanet.nnet.loss.separation import best_permutation
 from speechbrain_kmdanet.processing.bands import resample
 from speechbrain_kmdanet.utils import plots
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "two_talkers.flac"
 SHOWN = 10  # seconds of the recording in the pictures
 UPLOAD = "100mb"
 WAITING = 20  # people in the queue
@@ -139,7 +139,7 @@ def separate_for_page(
         masks,
         own_rate,
     )
-    summary = _summarise(separator, heard, num_spks, count)
+    summary = _summarise(separator, heard, num_spks, made)
     pictures = {name: file for name, file in pictures.items() if file.exists()}
     return PageResult(mixture, made, summary, pictures, archive)
 
@@ -193,14 +193,17 @@ def _summarise(
     separator: AttractorSeparation,
     heard: Tensor,
     num_spks: int | str,
-    count: int,
+    made: SeparatedRecording,
 ) -> str:
     """How many talkers there are, and how sure that is."""
+    if not made.turns:
+        return "**Nobody** was heard speaking."
+    count = len(made.tracks)
     talkers = "1 talker" if count == 1 else f"{count} talkers"
     if num_spks != AUTO:
         return f"**{talkers}**, as asked for."
     if not heard.any():
-        return f"**{talkers}** counted."
+        return f"**{talkers}** counted, who are silent at first."
     chances = separator.count_batch(heard[None]).chances[0].tolist()
     each = [f"{n}: {100 * chance:.0f} %" for n, chance in enumerate(chances, 1)]
     return (

@@ -83,6 +83,7 @@ def test_silence_has_no_embeddings(separator, tmp_path):
     soundfile.write(recording, np.zeros(8000), 8000)
     result = page.separate_for_page(separator, recording, 2, tmp_path / "out")
     assert result.recording.turns == []
+    assert "Nobody" in result.summary
     assert "turns" in result.pictures
 
 

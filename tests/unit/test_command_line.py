@@ -14,8 +14,8 @@ import soundfile
 import torch
 from tiny_separator import write_separator
 
-from speechbrain_kmdanet import __version__, command_line
-from speechbrain_kmdanet.command_line import EXAMPLE, FORMATS, main
+from speechbrain_kmdanet import EXAMPLE, __version__, command_line
+from speechbrain_kmdanet.command_line import FORMATS, main
 from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.inference import corpus, recordings
 from speechbrain_kmdanet.inference.corpus import MANIFEST, Manifest

@@ -109,7 +109,7 @@ class Masker(nn.Module):
         self, num_spks: int | None, spectrum: Tensor, attractors: Tensor | None
     ) -> int:
         """The number of talkers, if there can be so many."""
-        count = self.num_spks if num_spks is None else check_num_spks(num_spks)
+        count = check_num_spks(self.num_spks if num_spks is None else num_spks)
         if attractors is not None:
             if not self.takes_attractors:
                 raise UserError(
@@ -120,7 +120,7 @@ class Masker(nn.Module):
             if len(shape) != 3 or shape[0] != len(spectrum):
                 count = 0
             elif num_spks is None:
-                count = shape[1]
+                count = check_num_spks(shape[1])
             if shape[1:2] != (count,):
                 raise UserError(
                     f"attractors must have shape [{len(spectrum)}, {wanted}, "
@@ -146,7 +146,7 @@ def check_num_spks(num_spks: object) -> int:
     Returns
     -------
     int
-        The number, from 1 on.
+        The number, from 1 to 100.
 
     Raises
     ------
@@ -159,13 +159,19 @@ def check_num_spks(num_spks: object) -> int:
         count = 0
     if count < 1 or isinstance(num_spks, bool):
         raise UserError(f"num_spks must be an integer >= 1, got {num_spks!r}")
+    if count > MOST_TALKERS:
+        raise UserError(
+            f"num_spks={count} talkers need as many masks and waveforms, "
+            f"which would fill the memory: at most {MOST_TALKERS} are "
+            "separated, ask for fewer talkers"
+        )
     return count
 
 
 def _check_bins(
     num_spks: int, spectrum: Tensor, num_frames: Tensor | None
 ) -> None:
-    """Refuses more talkers than bins of an item, or than memory is for."""
+    """Refuses more talkers than bins of an item."""
     batch, num_bins, max_frames = spectrum.shape
     frames = [max_frames] if num_frames is None else num_frames.tolist()
     for item, bins in enumerate(num_bins * count for count in frames):
@@ -176,12 +182,6 @@ def _check_bins(
                 f"{bins} time-frequency bins of {which}: ask for fewer talkers "
                 "or give a longer mixture"
             )
-    if num_spks > MOST_TALKERS:
-        raise UserError(
-            f"num_spks={num_spks} talkers need as many masks and waveforms, "
-            f"which would fill the memory: at most {MOST_TALKERS} are "
-            "separated, ask for fewer talkers"
-        )
 
 
 def check_active_bins(weights: Tensor, num_spks: int) -> None:
