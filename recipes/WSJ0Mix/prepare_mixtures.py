@@ -94,6 +94,14 @@ def run(arguments: list[str]) -> None:
         metavar="DB",
         help="level of all talkers relative to the noise (default: 15)",
     )
+    parser.add_argument(
+        "--level_padding",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="silence after a recording whose level is measured: 0.35 is what "
+        "later versions of VOICEBOX's activlev append (default: 0, as that of 2012)",
+    )
     options = parser.parse_args(arguments)
     summary = build_mixtures(
         options.corpus,
@@ -106,6 +114,7 @@ def run(arguments: list[str]) -> None:
         workers=options.workers,
         noise_folder=options.noise,
         noise_snr=options.noise_snr,
+        level_padding=options.level_padding,
     )
     print(
         f"{options.output}: {summary.written} mixtures written, "

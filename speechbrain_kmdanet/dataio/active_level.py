@@ -5,8 +5,10 @@ words. ITU-T Recommendation P.56 (method B) measures the power over the
 active part only: wherever the envelope of the signal, with a hangover that
 bridges short pauses, lies above a threshold 15.9 dB below the level itself.
 
-WSJ0-mix is defined by the level that VOICEBOX's `activlev` returns with its
-default options, and this file computes the same number. It differs from the
+WSJ0-mix is defined by the level that VOICEBOX's `activlev` of 2012 returns with
+its default options, and this file computes the same number. Later versions
+append 0.35 s of zeros, so that what is held at the end counts, too: `padding`
+says how much. It differs from the
 letter of P.56 in its input filters, in 3 dB steps of the threshold, and in
 quantising the envelope before the hangover.
 """
@@ -33,7 +35,9 @@ LOW_PASS_HZ = 5500.0
 LOW_PASS_MIN_RATE = 14000  # below this rate there is nothing to cut off
 
 
-def active_speech_level(signal: np.ndarray, sample_rate: int) -> float:
+def active_speech_level(
+    signal: np.ndarray, sample_rate: int, padding: float = 0.0
+) -> float:
     """Returns the active speech level of a signal (ITU-T P.56, method B).
 
     Arguments
@@ -42,6 +46,8 @@ def active_speech_level(signal: np.ndarray, sample_rate: int) -> float:
         The samples, shape [time]. Any scale.
     sample_rate : int
         The sample rate in Hz, more than 400.
+    padding : float
+        Seconds of silence that follow the signal.
 
     Returns
     -------
@@ -53,8 +59,8 @@ def active_speech_level(signal: np.ndarray, sample_rate: int) -> float:
     Raises
     ------
     UserError
-        If the signal is not one-dimensional and finite, or the sample rate
-        is too low for the 200 Hz high-pass filter.
+        If the signal is not one-dimensional and finite, the sample rate is
+        too low for the 200 Hz high-pass filter, or the padding negative.
 
     Example
     -------
@@ -77,9 +83,12 @@ def active_speech_level(signal: np.ndarray, sample_rate: int) -> float:
             f"sample_rate: expected more than {2 * HIGH_PASS_HZ:g} Hz, got "
             f"{sample_rate}"
         )
+    if not 0 <= padding < math.inf:
+        raise UserError(f"padding: expected 0 s or more, got {padding!r}")
     if signal.size == 0:
         return 0.0
 
+    signal = np.pad(signal, (0, math.ceil(padding * sample_rate)))
     speech = _band_limit(signal, sample_rate)
     energy = float(speech @ speech)
     exponents = _envelope_exponents(speech, sample_rate)

@@ -399,6 +399,7 @@ def measure_sources(
     min_sample_rate: int = LEVEL_RATE,
     workers: int | None = None,
     progress: bool = True,
+    padding: float = 0.0,
 ) -> dict[str, float]:
     """Checks recordings and measures their levels as WSJ0-mix does, at 8 kHz.
 
@@ -414,6 +415,8 @@ def measure_sources(
         Number of processes. By default, the number of CPUs.
     progress : bool
         Whether to show a progress bar.
+    padding : float
+        Seconds of silence that follow, see :func:`.active_speech_level`.
 
     Returns
     -------
@@ -432,6 +435,7 @@ def measure_sources(
         _measure_or_problem,
         corpus_folder=Path(corpus_folder),
         min_sample_rate=min_sample_rate,
+        padding=padding,
     )
     found = parallel(measure, paths, "Checking recordings", workers, progress)
     levels: dict[str, float] = {}
@@ -458,16 +462,16 @@ def measure_sources(
 
 
 def _measure_or_problem(
-    path: str, corpus_folder: Path, min_sample_rate: int
+    path: str, corpus_folder: Path, min_sample_rate: int, padding: float
 ) -> float | UnusableSource:
     """Measures a recording; returns the error if it is unusable."""
     try:
-        return _measure_source(corpus_folder / path, min_sample_rate)
+        return _measure_source(corpus_folder / path, min_sample_rate, padding)
     except UnusableSource as problem:
         return problem
 
 
-def _measure_source(path: Path, min_sample_rate: int) -> float:
+def _measure_source(path: Path, min_sample_rate: int, padding: float) -> float:
     """Checks a recording and measures its level as WSJ0-mix does, at 8 kHz."""
     signal, sample_rate = read_source(path)
     if sample_rate < min_sample_rate:
@@ -484,7 +488,7 @@ def _measure_source(path: Path, min_sample_rate: int) -> float:
     if np.ptp(signal) == 0:
         raise UnusableSource("silent", REMOVE)
     signal = resample(signal, sample_rate, LEVEL_RATE)
-    level = active_speech_level(signal, LEVEL_RATE)
+    level = active_speech_level(signal, LEVEL_RATE, padding)
     if not level > 0:
         raise UnusableSource("silent", REMOVE)
     return level

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from speechbrain_kmdanet.nnet.loss.separation import (
@@ -19,6 +20,7 @@ from speechbrain_kmdanet.nnet.loss.separation import (
 )
 from speechbrain_kmdanet.processing.bins import (
     flatten_bins,
+    loud_bins,
     relative_magnitudes,
 )
 from speechbrain_kmdanet.processing.masks import ideal_binary_masks
@@ -69,18 +71,23 @@ def _si_sdr(separation: Separation, limit: float = LIMIT) -> Tensor:
     )
 
 
-def _affinity(separation: Separation, power: int = 1) -> Tensor:
-    """Affinities of the embeddings, bins weighted by their magnitudes |X|^p."""
+def _affinity(
+    separation: Separation, weigh: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """Affinities of the embeddings, bins weighted by what magnitudes are."""
     magnitudes = relative_magnitudes(separation.spectrum, separation.num_frames)
+    weights = magnitudes.flatten(1)
     talkers = ideal_binary_masks(separation.source_spectra).transpose(0, 1)
     return affinity_loss(
         separation.embeddings,
         flatten_bins(talkers).transpose(1, 2),
-        magnitudes.flatten(1).pow(power),
+        weights if weigh is None else weigh(weights),
     )
 
 
-def _phase_sensitive(separation: Separation, power: int = 2) -> Tensor:
+def _phase_sensitive(
+    separation: Separation, power: int = 2, truncate: bool = True
+) -> Tensor:
     """Error of the phase-sensitive magnitudes, squared as that of uPIT."""
     return phase_sensitive_loss(
         separation.masks,
@@ -89,6 +96,7 @@ def _phase_sensitive(separation: Separation, power: int = 2) -> Tensor:
         separation.num_frames,
         power=power,
         pit=not separation.ordered,
+        truncate=truncate,
     )
 
 
@@ -111,7 +119,16 @@ OBJECTIVES = {
     # Where single talkers are trained on: they have no end of decibels.
     "si_sdr_30": Objective(partial(_si_sdr, limit=30.0), frozenset({"masks"})),
     "affinity": Objective(_affinity, _EMBEDDINGS),
-    "affinity_energy": Objective(partial(_affinity, power=2), _EMBEDDINGS),
+    "affinity_energy": Objective(
+        partial(_affinity, weigh=torch.square), _EMBEDDINGS
+    ),
+    # As Hershey et al. have it: all bins within 40 dB of the loudest alike.
+    "affinity_binary": Objective(
+        partial(_affinity, weigh=loud_bins), _EMBEDDINGS
+    ),
     "phase_sensitive": Objective(_phase_sensitive, _MASKS),
+    "phase_sensitive_untruncated": Objective(
+        partial(_phase_sensitive, truncate=False), _MASKS
+    ),
     "chimera": Objective(_chimera, _MASKS | _EMBEDDINGS),
 }

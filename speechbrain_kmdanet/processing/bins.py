@@ -307,6 +307,31 @@ def valid_mask(
     return torch.arange(size, device=lengths.device) < lengths.view(-1, 1)
 
 
+def loud_bins(magnitudes: Tensor, threshold_db: float = 40.0) -> Tensor:
+    """Which bins are not far below the loudest (Hershey et al., 2016).
+
+    Arguments
+    ---------
+    magnitudes : torch.Tensor
+        Magnitudes of the bins of a mixture [B, N].
+    threshold_db : float
+        How far below the loudest bin they may be, in dB.
+
+    Returns
+    -------
+    torch.Tensor
+        1 for these bins, 0 for others and in silence [B, N].
+
+    Example
+    -------
+    >>> loud_bins(torch.tensor([[1.0, 0.02, 0.005]]))
+    tensor([[1., 1., 0.]])
+    """
+    loudest = magnitudes.amax(1, keepdim=True)
+    threshold = loudest * 10 ** (-threshold_db / 20)
+    return (magnitudes > threshold).to(magnitudes.dtype)
+
+
 def relative_magnitudes(
     spectrum: Tensor, num_frames: Tensor | None = None
 ) -> Tensor:

@@ -134,6 +134,8 @@ def test_a_key_is_declared_once(path):
     allowed = {"layers", "encoder", "decoder"}
     if path.stem in ("conv_tasnet", "dprnn", "sepformer"):
         allowed |= {"loss", "number_of_epochs", "batch_size", "lr"}
+    if path.match("kmeans_danet_*_plus.yaml"):  # lies on another system
+        allowed |= {"system", "number_of_epochs"}
     assert twice <= allowed
 
 
@@ -247,4 +249,4 @@ def test_defaults_are_written_out(tmp_path):
 
 
 def test_the_checks_see_files():
-    assert len(MODELS) == 12 and len(RECIPES) == 14 and len(LAYERS) > 25
+    assert len(MODELS) >= 12 and len(RECIPES) >= 15 and len(LAYERS) > 25

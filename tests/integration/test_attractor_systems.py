@@ -11,7 +11,8 @@ from speechbrain_kmdanet.nnet import attractors
 
 
 @pytest.fixture(
-    scope="module", params=["adanet", "danet_fixed", "kmeans_danet_plus"]
+    scope="module",
+    params=["adanet", "danet_fixed", "kmeans_danet_spherical_plus"],
 )
 def system(request, train, data, tmp_path_factory):
     """A system after two epochs, its output folder and its separator."""
@@ -31,6 +32,8 @@ def test_the_test_has_results(system):
     summary = json.loads(results.read_text())
     assert summary["utterances"] == summary["si_sdri"]["scored"] == 4
     assert summary["weights"].startswith("epoch ")
+    log = (system.folder / "log.txt").read_text()
+    assert "tr.csv: 8 mixtures, 0.0 h (wsj0-2mix: 30 h)" in log
 
 
 def test_the_pretrained_folder_separates(system, monkeypatch):
@@ -47,7 +50,7 @@ def test_the_pretrained_folder_separates(system, monkeypatch):
 
 def test_attractors_of_the_loaded_separator(system):
     masknet = system.separator.mods.masknet
-    if system.name == "kmeans_danet_plus":
+    if system.name == "kmeans_danet_spherical_plus":
         assert masknet.train_attractors.iterations == 10
         assert masknet.train_attractors.metric == "spherical"
         assert masknet.infer_attractors.iterations == 20
@@ -79,10 +82,17 @@ def test_anchors_are_trained(train, data, tmp_path):
     assert 0.005 < change < 0.021
 
 
-def test_the_schedule_of_the_longer_training_is_stretched(recipe, tmp_path):
-    path = recipe.__file__.replace("train.py", "hparams/kmeans_danet_plus.yaml")
+@pytest.mark.parametrize("metric", ["euclidean", "spherical"])
+def test_the_schedule_of_the_longer_training_is_stretched(
+    recipe, metric, tmp_path
+):
+    name = f"hparams/kmeans_danet_{metric}_plus.yaml"
+    path = recipe.__file__.replace("train.py", name)
     options = {"data_folder": "unused", "output_folder": str(tmp_path)}
     hparams = recipe.load_settings(path, options)
     assert hparams["number_of_epochs"] == 700
+    train_attractors = hparams["masknet"].train_attractors
+    assert train_attractors.metric == metric
+    assert train_attractors.iterations == 10
     steps = [step["steps"] for step in hparams["lr_scheduler"].intervals]
     assert steps == [300, 450, 600, 650]

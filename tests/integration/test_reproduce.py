@@ -226,6 +226,31 @@ def test_figure_1(reproduce, table_1, capsys):
     assert "got --systems upit" in errors(capsys)[0]
 
 
+def test_figure_1_of_two_men(reproduce, table_1, data, tmp_path, capsys):
+    names = sorted(
+        path.stem for path in (data.two / "wav8k/min/tt/mix").glob("*.wav")
+    )
+    men = set(names[-1].split("_")[::2])
+    rows = [
+        f"tt/{path.name},{'m' if path.stem in men else 'f'}\n"
+        for path in data.corpus.rglob("*.wav")
+    ]
+    file = tmp_path / "speakers.csv"
+    options = ["--separator", str(PRETRAINED), "--genders", str(file)]
+    file.write_text("path,gender\n" + "".join(rows))
+    assert reproduce.run("figure1", *options) == 0
+    text = (table_1 / "figure1_tiny.md").read_text()
+    expected = [x for x in names if men.issuperset(x.split("_")[::2])]
+    assert f"mixture {expected[0]} of tt" in text
+    file.write_text("path,gender\n" + "".join(rows).replace(",m", ",f"))
+    assert reproduce.run("figure1", *options) == 2
+    assert "has no mixture of two men" in errors(capsys)[0]
+    for wrong in ("path\ntt/a.wav\n", "path,gender\ntt/a.wav\n"):
+        file.write_text(wrong)
+        assert reproduce.run("figure1", *options) == 2
+        assert f"--genders {file} cannot be read" in errors(capsys)[0]
+
+
 def test_dry_run_of_all_as_a_process(data, tmp_path):
     command = [RECIPE / "reproduce.py", "all", "--dry_run"]
     command += ["--data_folder", data.two.parent, "--runs", tmp_path]

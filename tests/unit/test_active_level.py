@@ -134,6 +134,16 @@ def test_silence():
     assert active_speech_level(np.zeros(2), RATE) == 0.0
 
 
+def test_padding_is_silence_that_follows():
+    speech = tone(500, 1)
+    padded = active_speech_level(speech, RATE, padding=0.35)
+    after = np.concatenate([speech, np.zeros(int(0.35 * RATE))])
+    assert padded == active_speech_level(after, RATE)
+    # The hangover of 0.2 s, and what the envelope takes to decay, now count.
+    level = active_speech_level(speech, RATE)
+    assert -10 * math.log10(1.35) < db(padded / level) < -0.7
+
+
 def test_does_not_change_its_input_and_takes_float32():
     signal = noise(RATE).astype(np.float32)
     before = signal.copy()
@@ -149,3 +159,5 @@ def test_refuses_bad_arguments():
         active_speech_level(np.array([1.0, np.nan]), RATE)
     with pytest.raises(UserError, match="sample_rate: .*400"):
         active_speech_level(np.ones(100), 400)
+    with pytest.raises(UserError, match="padding: .*-1"):
+        active_speech_level(np.ones(100), RATE, padding=-1)

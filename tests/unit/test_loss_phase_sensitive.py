@@ -69,6 +69,17 @@ def test_known_phases(angle, target, power):
 
 
 @both_powers
+def test_targets_that_are_not_truncated(power):
+    # Sources of 3 and -2: masks that reach them exist, but not from 0 to 1.
+    sources = torch.tensor([3.0 + 0j, -2.0]).view(1, 2, 1, 1)
+    masks = torch.tensor([3.0, -2.0]).view(2, 1, 1, 1)
+    mixture, options = sources.sum(1), dict(power=power, truncate=False)
+    assert phase_sensitive_loss(masks, mixture, sources, **options) == 0
+    best = masks.clamp(0, 1)
+    assert phase_sensitive_loss(best, mixture, sources, **options) == 2**power
+
+
+@both_powers
 def test_a_source_louder_than_the_mixture_is_truncated(power):
     sources = torch.tensor([3.0 + 0j, -2.0]).view(1, 2, 1, 1)
     masks = torch.tensor([1.0, 0.0]).view(2, 1, 1, 1)

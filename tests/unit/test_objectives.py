@@ -40,9 +40,14 @@ def make_separation(ordered=False):
 
 
 @pytest.mark.parametrize(
-    "loss, power", [("affinity", 1), ("affinity_energy", 2)]
+    "loss, weigh",
+    [
+        ("affinity", lambda x: x),
+        ("affinity_energy", lambda x: x**2),
+        ("affinity_binary", lambda x: (x > 0.01 * x.max()).float()),
+    ],
 )
-def test_affinity_by_its_definition(loss, power):
+def test_affinity_by_its_definition(loss, weigh):
     separation = make_separation()
     losses = OBJECTIVES[loss](separation)
     frames = separation.num_frames
@@ -53,7 +58,7 @@ def test_affinity_by_its_definition(loss, power):
         expected = affinity_loss(
             separation.embeddings[item, None, : len(bins)],
             one_hot(spectra.argmax(0).T.flatten(), 2)[None],
-            bins[None] ** power,
+            weigh(bins)[None],
         )
         torch.testing.assert_close(losses[item], expected[0])
 

@@ -130,8 +130,7 @@ def test_plus_is_l_10_and_twice_as_long():
         keys = {**read_keys(plus.system), **plus.options}
         assert keys["train_iterations"] == 10
         assert (method.factor, plus.factor) == (1, 2)
-    keys = read_keys("kmeans_danet_plus")
-    assert keys["number_of_epochs"] == 700
+        assert keys["number_of_epochs"] == 700
 
 
 @pytest.mark.parametrize("corpus", [None, "corpus"])

@@ -211,6 +211,16 @@ def test_another_noise_is_another_mixture(corpus):
     assert build(corpus) == (2, 0)
 
 
+def test_levels_of_later_versions_of_voicebox(corpus):
+    build(corpus)
+    folder = corpus / "out/2speakers/wav8k/min/tr"
+    before, _ = read(folder, NAMES[0])
+    assert build(corpus, level_padding=0.35) == (2, 0)
+    assert build(corpus, level_padding=0.35) == (0, 2)
+    after, _ = read(folder, NAMES[0])
+    assert (after != before).any()
+
+
 def test_mixtures_of_an_earlier_list_are_removed(corpus):
     build(corpus)
     path = corpus / "mix_2_spk_tr.txt"
@@ -391,6 +401,7 @@ def test_counts_the_rest_of_many_problems(corpus):
         ({"modes": ("min", "mid")}, "modes: .*mid"),
         ({"modes": ()}, "modes: "),
         ({"workers": 0}, "workers: .*0"),
+        ({"level_padding": -0.1}, "level_padding: .*-0.1"),
     ],
 )
 def test_refuses_bad_arguments(corpus, options, message):

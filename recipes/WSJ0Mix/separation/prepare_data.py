@@ -35,6 +35,7 @@ logger = get_logger(__name__)
 
 # A window of the STFT: there is nothing to cluster in less.
 MIN_SECONDS = 0.064
+HOURS = {"tr": 30, "cv": 10, "tt": 5}  # of wsj0-2mix
 
 
 def list_wsj0mix(
@@ -121,7 +122,11 @@ def write_list(
         writer = csv.DictWriter(file, ["ID", *next(iter(rows.values()))])
         writer.writeheader()
         writer.writerows({"ID": name, **row} for name, row in rows.items())
-    logger.info(f"{csv_file}: {len(rows)} mixtures")
+    hours = sum(row["duration"] for row in rows.values()) / 3600
+    known, about = HOURS.get(split), f"{len(rows)} mixtures, {hours:.1f} h"
+    if known and abs(hours - known) > 0.05 * known:
+        about += f" (wsj0-2mix: {known} h)"
+    logger.info(f"{csv_file}: {about}")
 
 
 def name_mixtures(overrides: str) -> str:

@@ -106,6 +106,11 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
         {"type": Path, "metavar": "FOLDER"},
     ),
     "--mixture": ("figure1: a mixture of tt", {"metavar": "NAME"}),
+    "--genders": (
+        "figure1: the first mixture of two men, by this CSV file with the "
+        "columns path and gender (m or f) of the recordings",
+        {"type": Path, "metavar": "FILE"},
+    ),
     "--name": (
         "name of the data in the tables and of their files (default: the last "
         "part of ROOT)",
@@ -235,6 +240,7 @@ def plan_figure(
         title,
         options.data_folder / "2speakers",
         options.mixture,
+        options.genders,
         options.name,
         options.results,
         command,

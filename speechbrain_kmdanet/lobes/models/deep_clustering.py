@@ -21,6 +21,7 @@ from speechbrain_kmdanet.lobes.models.masker import (
 from speechbrain_kmdanet.nnet.attractors import AttractorEstimator
 from speechbrain_kmdanet.nnet.recurrent import PaddedBLSTM
 from speechbrain_kmdanet.processing.bins import (
+    loud_bins,
     relative_magnitudes,
     unflatten_masks,
 )
@@ -99,7 +100,9 @@ class DeepClustering(Masker):
         if not with_masks:
             return None, embeddings
         magnitudes = relative_magnitudes(spectrum, num_frames)  # [B, T, F]
-        significance = self._significance(magnitudes)  # [B, N]
+        significance = loud_bins(
+            magnitudes.flatten(1), self.threshold_db
+        )  # [B, N]
         if attractors is None:
             if not self.training:
                 check_active_bins(significance, num_spks)
@@ -109,13 +112,6 @@ class DeepClustering(Masker):
             embeddings, attractors, significance, magnitudes, num_frames
         )  # [B, K, N]
         return unflatten_masks(masks, spectrum.shape[1]), embeddings
-
-    def _significance(self, magnitudes: Tensor) -> Tensor:
-        """1 for significant bins, 0 for others and for silence [B, N]."""
-        magnitudes = magnitudes.flatten(1)
-        loudest = magnitudes.amax(1, keepdim=True)
-        threshold = loudest * 10 ** (-self.threshold_db / 20)
-        return (magnitudes > threshold).to(magnitudes.dtype)
 
     def _make_masks(
         self,

@@ -407,11 +407,12 @@ def phase_sensitive_loss(
     num_frames: Tensor | None = None,
     power: int = 2,
     pit: bool = True,
+    truncate: bool = True,
 ) -> Tensor:
     """Error of the masked magnitudes from the phase-sensitive ones.
 
     The target of source i is what of it is in phase with the mixture,
-    |S_i| cos(∠S_i − ∠X), truncated to [0, |X|]. The error |·|^p, averaged over
+    |S_i| cos(∠S_i − ∠X), by default truncated to [0, |X|]. The error |·|^p, averaged over
     the sources, is relative to that of silence from the mixture, Σ |X|^p: the
     loss does not depend on the level of the mixture.
 
@@ -430,6 +431,8 @@ def phase_sensitive_loss(
     pit : bool
         Whether to search the permutation of least error; without it, mask l
         belongs to source l.
+    truncate : bool
+        Whether targets are limited to what masks from 0 to 1 can reach.
 
     Returns
     -------
@@ -456,7 +459,8 @@ def phase_sensitive_loss(
             "masks [K, B, F, T] must fit sources [B, K, F, T] of shape "
             f"{tuple(sources.shape)}, got {tuple(masks.transpose(0, 1).shape)}"
         )
-    targets = phase_sensitive_masks(sources, spectrum).transpose(0, 1)
+    targets = phase_sensitive_masks(sources, spectrum, truncate)
+    targets = targets.transpose(0, 1)  # [B, K, F, T]
     magnitudes = relative_magnitudes(spectrum, num_frames)
     magnitudes = magnitudes.transpose(1, 2).unsqueeze(1)  # [B, 1, F, T]
 

@@ -1,5 +1,6 @@
 """Figure 1: the embeddings of one mixture of the test set."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,7 @@ def draw_figure_1(
     source: str,
     data_folder: Path,
     mixture: str | None,
+    genders: Path | None,
     data: str,
     folder: Path,
     command: str,
@@ -63,6 +65,9 @@ def draw_figure_1(
         Mixtures of two talkers in the layout of WSJ0-mix.
     mixture : str
         Name of the mixture; None for the first one.
+    genders : pathlib.Path
+        CSV file with the columns path and gender of the recordings: the first
+        mixture of two men is drawn, as in the paper.
     data : str
         Name of the data.
     folder : pathlib.Path
@@ -83,7 +88,7 @@ def draw_figure_1(
     separator = AttractorSeparation.from_hparams(separator_folder).eval()
     rate = int(separator.hparams.sample_rate)
     tt = mixture_folder(data_folder, rate, "min", "tt")
-    mixture = _find(tt / "mix", mixture)
+    mixture = _find(tt / "mix", mixture, genders)
     mods = separator.mods
     with torch.no_grad():
         signals = _read(tt, mixture).to(separator.device)
@@ -132,12 +137,37 @@ def draw_figure_1(
     return text
 
 
-def _find(folder: Path, name: str | None) -> str:
-    """Name of a mixture, the first one by default."""
+def _find(folder: Path, name: str | None, genders: Path | None) -> str:
+    """Name of a mixture: by default, the first one, or that of two men."""
     names = list(find_mixtures(folder))
     if name is not None and name not in names:
         raise UserError(f"there is no mixture {name} in {folder}")
+    if name is None and genders is not None:
+        men = _read_men(genders)
+        # stem1_snr1_stem2_snr2
+        names = [x for x in names if men.issuperset(x.split("_")[::2])]
+        if not names:
+            raise UserError(
+                f"{folder} has no mixture of two men who are in {genders}: "
+                "give another file, or leave --genders out"
+            )
     return name or names[0]
+
+
+def _read_men(file: Path) -> set[str]:
+    """Names of the recordings of men, by a CSV file."""
+    try:
+        with file.open(newline="", encoding="utf-8") as lines:
+            return {
+                Path(row["path"]).stem
+                for row in csv.DictReader(lines)
+                if row["gender"].lower().startswith("m")
+            }
+    except (OSError, KeyError, ValueError, AttributeError, csv.Error) as error:
+        raise UserError(
+            f"--genders {file} cannot be read ({error}): give a CSV file with "
+            "the columns path and gender"
+        ) from error
 
 
 def _read(folder: Path, name: str) -> torch.Tensor:

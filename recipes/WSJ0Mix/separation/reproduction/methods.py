@@ -15,6 +15,8 @@ TEST_ON = (2, 3)
 # Which numbers of talkers a method separates: any; those that it has seen in
 # training; one alone. Nothing is trained for an oracle.
 ANY, SEEN, ONE, ORACLE = "any", "seen", "one", "oracle"
+# Curriculum learning of Luo et al.: segments of 100, then of 400 frames.
+_CURRICULUM = {"curriculum_seconds": 1.6, "segment_seconds": 6.4}
 _EUCLIDEAN, _SPHERICAL = "kmeans_danet_euclidean", "kmeans_danet_spherical"
 
 # Table 1: DANet of the paper's authors, on wsj0-2mix.
@@ -124,7 +126,11 @@ METHODS = (
     ),
     Method("danet", "DANet, Euclidean k-means (E2)", "danet"),
     Method(
-        "danet_cl", "DANet, Euclidean k-means, w/ CL", "danet", curriculum=True
+        "danet_cl",
+        "DANet, Euclidean k-means, w/ CL",
+        "danet",
+        _CURRICULUM,
+        curriculum=True,
     ),
     Method(
         "danet_spherical",
@@ -134,22 +140,27 @@ METHODS = (
         weights_of="danet",
     ),
     Method("adanet", "ADANet (E3)", "adanet"),
-    Method("adanet_cl", "ADANet (E3), w/ CL", "adanet", curriculum=True),
+    Method(
+        "adanet_cl",
+        "ADANet (E3), w/ CL",
+        "adanet",
+        _CURRICULUM,
+        curriculum=True,
+    ),
     Method("dpcl", "DPCL", "dpcl"),
     Method("dpcl_plus", "DPCL++", "dpcl_plus"),
     Method(_EUCLIDEAN, "k-means DANet (Euclidean)", _EUCLIDEAN),
     Method(
         f"{_EUCLIDEAN}_plus",
         "k-means DANet⁺ (Euclidean)",
-        _EUCLIDEAN,
-        {"train_iterations": 10},
+        f"{_EUCLIDEAN}_plus",
         factor=2,
     ),
     Method(_SPHERICAL, "k-means DANet (spherical)", _SPHERICAL),
     Method(
         f"{_SPHERICAL}_plus",
         "k-means DANet⁺ (spherical)",
-        "kmeans_danet_plus",
+        f"{_SPHERICAL}_plus",
         factor=2,
     ),
     Method("chimera", "Chimera++", "chimera", numbers=ONE),
