@@ -12,9 +12,9 @@ from speechbrain_kmdanet.dataio.wsj0mix import SAMPLE_RATES, mixture_folder
 from speechbrain_kmdanet.errors import UserError, run_command
 
 DESCRIPTION = """\
-Gives the mixtures without noise (mix_clean) of Libri2Mix and Libri3Mix the
-layout that train.py reads,
-OUTPUT/{2,3}speakers/wav{8,16}k/{min,max}/{tr,cv,tt}/{mix,s1,s2,s3},
+Gives the mixtures of Libri2Mix, Libri3Mix and so on, by default those without
+noise (mix_clean), the layout that train.py reads,
+OUTPUT/{2,3,4,5}speakers/wav{8,16}k/{min,max}/{tr,cv,tt}/{mix,s1,s2,s3},
 all of them links to folders of LibriMix: no audio is copied or written."""
 
 EPILOG = """\
@@ -26,6 +26,8 @@ example:
 """
 
 TRAIN_SETS = ("train-100", "train-360")
+NUM_SPKS = (2, 3, 4, 5)
+MIXTURES = ("mix_clean", "mix_both")
 
 
 def link_librimix(
@@ -35,13 +37,14 @@ def link_librimix(
     train: str = "train-360",
     sample_rate: int = 8000,
     mix_mode: str = "min",
+    mixture: str = "mix_clean",
 ) -> list[Path]:
     """Links the folders of LibriMix. Links that are there are left.
 
     Arguments
     ---------
     librimix : str
-        Folder that holds Libri2Mix and Libri3Mix.
+        Folder that holds Libri2Mix, Libri3Mix and so on.
     output : str
         Folder to make the links in.
     num_spks : sequence of int
@@ -52,6 +55,8 @@ def link_librimix(
         8000 or 16000 Hz.
     mix_mode : str
         "min" or "max".
+    mixture : str
+        "mix_clean", or "mix_both": with noise.
 
     Returns
     -------
@@ -72,7 +77,7 @@ def link_librimix(
         for split, name in (("tr", train), ("cv", "dev"), ("tt", "test")):
             source = mixture_folder(original, *kind, name).resolve()
             folder = mixture_folder(data_folder, *kind, split)
-            targets[folder / "mix"] = source / "mix_clean"
+            targets[folder / "mix"] = source / mixture
             for i in range(1, number + 1):
                 targets[folder / f"s{i}"] = source / f"s{i}"
     for link, target in targets.items():
@@ -81,7 +86,7 @@ def link_librimix(
                 f"there is no folder {target}: LIBRIMIX must hold "
                 "Libri2Mix/wav8k/min/{train-100,train-360,dev,test}/"
                 "{mix_clean,s1,s2} or what the options ask for; generate it "
-                "with LibriMix's scripts (type mix_clean)"
+                f"with LibriMix's scripts (type {mixture})"
             )
         if os.path.lexists(link) and link.resolve() != target:
             raise UserError(
@@ -103,7 +108,7 @@ def run(arguments: list[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "librimix", metavar="LIBRIMIX", help="folder of Libri2Mix and Libri3Mix"
+        "librimix", metavar="LIBRIMIX", help="folder of Libri2Mix and so on"
     )
     parser.add_argument(
         "output", metavar="OUTPUT", help="folder to make the links in"
@@ -112,7 +117,7 @@ def run(arguments: list[str]) -> None:
         "--num_spks",
         type=int,
         nargs="+",
-        choices=(2, 3),
+        choices=NUM_SPKS,
         default=[2],
         help="numbers of talkers (default: 2)",
     )
@@ -134,6 +139,12 @@ def run(arguments: list[str]) -> None:
         choices=MODES,
         default="min",
         help="cut to the shortest source or padded (default: min)",
+    )
+    parser.add_argument(
+        "--mixture",
+        choices=MIXTURES,
+        default="mix_clean",
+        help="mix_both has noise; the sources are clean (default: mix_clean)",
     )
     options = parser.parse_args(arguments)
     for folder in link_librimix(**vars(options)):

@@ -47,6 +47,11 @@ class MixtureDataset(DynamicItemDataset):
         Length of the segments in seconds; whole mixtures by default.
     seed : int
         Seed of the choice of segments.
+    speeds : sequence of float
+        Factors of speed, one of which is drawn for each source of a segment.
+    random_shift : bool
+        Whether the sources of a segment are shifted in time against each
+        other, round its ends.
     """
 
     def __init__(
@@ -55,10 +60,14 @@ class MixtureDataset(DynamicItemDataset):
         sample_rate: int = 8000,
         segment_seconds: float | None = None,
         seed: int = 1234,
+        speeds: Sequence[float] = (1.0,),
+        random_shift: bool = False,
     ) -> None:
         self.sample_rate = sample_rate
         self.segment_seconds = segment_seconds
         self.seed = seed
+        self.speeds = tuple(speeds)
+        self.random_shift = random_shift
         self.epoch = 0
         columns = next(iter(data.values()), {})
         wavs = [name for name in columns if re.fullmatch(r"s\d+_wav", name)]
@@ -105,12 +114,39 @@ class MixtureDataset(DynamicItemDataset):
         if self.segment_seconds is not None:
             length = round(self.segment_seconds * self.sample_rate)
             key = self.seed, self.epoch, zlib.crc32(id.encode())
-            room = max(0, len(together) - length)
-            start = np.random.default_rng(key).integers(room + 1)
-            together = together[start : start + length]
+            rng = np.random.default_rng(key)
+            # At the highest speed, a segment takes so many samples.
+            needed = -(-length * round(max(self.speeds) * 100) // 100)
+            room = max(0, len(together) - needed)
+            start = rng.integers(room + 1)
+            together = self._vary(together[start : start + needed], rng)
+            together = together[:length]
         tensor = torch.from_numpy(together)  # [L, 1 + K]
         yield tensor[:, 0].contiguous()
         yield tensor[:, 1:].contiguous()
+
+    def _vary(
+        self, together: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Changes speeds and times of the sources of a segment [L, 1 + K].
+
+        What of the mixture is no source's, as noise, stays as it is.
+        """
+        if self.speeds == (1.0,) and not self.random_shift:
+            return together
+        mixture, *sources = together.T
+        rest = mixture - np.sum(sources, 0)
+        for i, source in enumerate(sources):
+            speed = self.speeds[rng.integers(len(self.speeds))]
+            rate = round(self.sample_rate * speed)
+            sources[i] = resample(source, rate, self.sample_rate)
+            if self.random_shift:
+                shift = int(rng.integers(len(sources[i])))
+                sources[i] = np.roll(sources[i], shift)
+        length = min(map(len, [rest, *sources]))
+        cut = np.stack([signal[:length] for signal in [rest, *sources]], 1)
+        cut[:, 0] = cut.sum(1)
+        return cut.astype(np.float32)
 
     def _read_file(self, path: str) -> np.ndarray:
         """Reads one file [L], or says what is wrong with it."""

@@ -36,6 +36,7 @@ MAY_CHANGE = {
     *("valid_loader_options", "test_loader_options"),
     *("number_of_epochs", "total_steps"),
     *("epoch_counter", "lr_scheduler", "checkpointer", "train_logger"),
+    *("tracking", "tracker"),
 }
 # What a test must have as in the training, and its separator besides.
 TESTED = {"system", "ema_decay"}

@@ -68,7 +68,10 @@ def load_settings(
     resolved = _resolve(path, overrides)
     try:
         return load_hyperpyyaml(resolved)
-    except (AssertionError, YAMLError, RuntimeError) as error:
+    except (
+        *(AssertionError, YAMLError, RuntimeError),
+        ImportError,
+    ) as error:
         # So libraries refuse sizes, and so does the memory.
         if type(error) is RuntimeError and "allocate" not in str(error):
             raise

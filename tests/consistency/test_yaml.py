@@ -115,7 +115,7 @@ def test_the_schema_has_every_key_and_no_other():
 def files_under(path):
     """The layers of a file, each once, without itself."""
     text = path.read_text(encoding="utf-8").replace("<trunk>", "blstm")
-    text = text.replace("<schedule>", "intervals")
+    text = text.replace("<schedule>", "intervals").replace("<tracking>", "text")
     layers = ruamel.yaml.YAML().load(text).get("layers", ())
     found = {(path.parent / name).resolve() for name in layers}
     return found.union(*map(files_under, found))

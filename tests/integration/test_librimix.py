@@ -72,6 +72,22 @@ def test_what_cannot_be_linked(librimix, tmp_path, capsys):
     assert link.resolve() == other / "train-100" / "mix_clean"
 
 
+@pytest.mark.parametrize("number", [4, 5])
+def test_noisy_mixtures_of_more_talkers(librimix, tmp_path, number):
+    folder = librimix / f"Libri{number}Mix" / "wav8k" / "min"
+    parts = ["mix_both", *(f"s{i}" for i in range(1, number + 1))]
+    for name in SPLITS:
+        for part in parts:
+            (folder / name / part).mkdir(parents=True)
+    output = tmp_path / "links"
+    options = "--num_spks", str(number), "--train", "train-100"
+    assert prepare(librimix, output, *options) == 2  # there is no mix_clean
+    assert prepare(librimix, output, *options, "--mixture", "mix_both") == 0
+    linked = output / f"{number}speakers" / "wav8k" / "min" / "cv"
+    assert {x.name for x in linked.iterdir()} == {"mix", *parts[1:]}
+    assert (linked / "mix").resolve() == folder / "dev" / "mix_both"
+
+
 def test_help(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])

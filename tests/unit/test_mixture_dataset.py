@@ -99,3 +99,50 @@ def test_unusable_files_are_named(listed, tmp_path):
         dataset[1]
     # PyTorch makes an error of a loader's worker again from its text alone.
     assert type(error.value) is UserError
+
+
+def varied(listed, id="longer", **options):
+    dataset = MixtureDataset.from_csv(
+        str(listed), segment_seconds=0.25, **options
+    )
+    return read_all(dataset)[id]
+
+
+def test_sources_of_segments_are_shifted(listed):
+    plain, shifted = varied(listed), varied(listed, random_shift=True)
+    for one, other in zip(plain["sources"].T, shifted["sources"].T):
+        # Round the ends: the same samples, in the same order
+        (start,) = (other == one[0]).nonzero()
+        assert torch.equal(other.roll(-int(start)), one) and start > 0
+    torch.testing.assert_close(
+        shifted["mixture"], shifted["sources"].sum(1), atol=1e-6, rtol=0
+    )
+
+
+def test_sources_of_segments_change_their_speed(listed):
+    plain = varied(listed)
+    steps = set()
+    for seed in range(8):
+        item = varied(listed, seed=seed, speeds=[0.5, 2.0])
+        assert item["sources"].shape == plain["sources"].shape
+        # Ramps: twice as steep at twice the speed (and not near the ends)
+        slopes = item["sources"][500:1500].diff(dim=0).mean(0)
+        before = plain["sources"].diff(dim=0).mean(0)
+        steps.update((slopes / before).log2().round(decimals=1).tolist())
+        torch.testing.assert_close(
+            item["mixture"], item["sources"].sum(1), atol=1e-6, rtol=0
+        )
+    assert steps == {-1.0, 1.0}
+
+
+def test_what_is_no_source_stays(tmp_path):
+    rng = np.random.default_rng(0)
+    signals = {x: 0.1 * rng.standard_normal(4000) for x in ("s1", "s2", "hiss")}
+    signals["mix"] = sum(signals.values())
+    for part in ("mix", "s1", "s2"):
+        soundfile.write(tmp_path / f"{part}.wav", signals[part], RATE, "FLOAT")
+    row = {f"{x}_wav": str(tmp_path / f"{x}.wav") for x in ("mix", "s1", "s2")}
+    item = MixtureDataset({"a": row}, segment_seconds=1.0, random_shift=True)[0]
+    hiss = item["mixture"] - item["sources"].sum(1)
+    np.testing.assert_allclose(hiss, signals["hiss"], atol=1e-6)
+    assert not np.allclose(item["sources"][:, 0], signals["s1"], atol=1e-3)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.dataio.dataio import load_data_csv
 from speechbrain.dataio.dataloader import SaveableDataLoader
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
@@ -44,6 +45,8 @@ def list_wsj0mix(
     sample_rate: int = 8000,
     mix_mode: str = "min",
     splits: Sequence[str] = SPLITS,
+    mixture_name: str = "mix",
+    source_name: str = "s{}",
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Lists the mixtures: duration, mix_wav, s1_wav, s2_wav... by name.
 
@@ -53,7 +56,10 @@ def list_wsj0mix(
     ---------
     data_folder : str or list of str
         Folder that holds wav8k/min/{tr,cv,tt}/{mix,s1,s2,...}, for example
-        ".../wsj0-mix/2speakers", or several to be taken together.
+        ".../wsj0-mix/2speakers", or several to be taken together. Instead of
+        wav8k, a folder may hold lists tr.csv, cv.csv and tt.csv with the
+        columns ID, mix_wav, s1_wav, s2_wav..., paths relative to the list, and
+        duration in s: what has one is not looked at before it is needed.
     num_spks : int
         Number of sources per mixture in the folder. Each of several folders
         has a number of its own.
@@ -63,6 +69,9 @@ def list_wsj0mix(
         "min" or "max".
     splits : sequence of str
         Splits to list.
+    mixture_name, source_name : str
+        Names of the folders of the mixtures, and of the sources with {} for
+        their numbers.
 
     Returns
     -------
@@ -84,7 +93,11 @@ def list_wsj0mix(
         expected = None if several else num_spks
         for split in splits:
             folder = mixture_folder(root, sample_rate, mix_mode, split)
-            parts = _find_parts(folder)
+            listed = Path(root, f"{split}.csv")
+            if listed.is_file() and not folder.is_dir():
+                _add_listed(rows[split], listed, expected, sample_rate)
+                continue
+            parts = _find_parts(folder, mixture_name, source_name)
             expected = expected or len(parts) - 1
             if len(parts) - 1 != expected:
                 raise UserError(
@@ -150,11 +163,67 @@ def name_mixtures(overrides: str) -> str:
     return f"{overrides}\nmixtures: {json.dumps(name)}"
 
 
-def _find_parts(folder: Path) -> list[str]:
+def _add_listed(
+    rows: dict[str, dict[str, Any]],
+    csv_file: Path,
+    expected: int | None,
+    sample_rate: int,
+) -> None:
+    """Adds the mixtures of a list, the paths of which may be relative to it."""
+    try:
+        listed = load_data_csv(csv_file)
+    except (KeyError, ValueError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(
+            f"{csv_file} is no list of mixtures ({error}): give one with the "
+            "columns ID, mix_wav, s1_wav, s2_wav... and duration"
+        ) from error
+    if not listed:
+        raise UserError(f"there are no mixtures in {csv_file}")
+    for name, row in listed.items():
+        found = {
+            key: str(csv_file.parent / value)
+            for key, value in row.items()
+            if value and (key == "mix_wav" or re.fullmatch(r"s\d+_wav", key))
+        }
+        sources = [f"s{i}_wav" for i in range(1, len(found))]
+        columns = ["mix_wav", *sources]
+        if set(found) != set(columns) or len(sources) != (
+            expected or len(sources)
+        ):
+            raise UserError(
+                f"{csv_file}: the mixture {name} has "
+                f"{', '.join(sorted(found)) or 'no paths'}, expected mix_wav "
+                f"and sources from s1_wav on, of num_spks={expected or 'any'}"
+            )
+        duration = row.get("duration")
+        if not duration:
+            duration = _duration(Path(found["mix_wav"]), sample_rate)
+        _add_row(rows, name, duration, {key: found[key] for key in columns})
+
+
+def _add_row(
+    rows: dict[str, dict[str, Any]],
+    name: str,
+    duration: float,
+    paths: dict[str, str],
+) -> None:
+    """Adds one mixture, whose name must be its own."""
+    if name in rows:
+        raise UserError(
+            f"{paths['mix_wav']} has the name of {rows[name]['mix_wav']}: "
+            "several folders of data_folder must hold mixtures of different "
+            "names"
+        )
+    rows[name] = {"duration": duration, **paths}
+
+
+def _find_parts(folder: Path, mixture: str, source: str) -> list[str]:
     """Names of the folders of a split: mix, s1, s2..., without a gap."""
-    numbers = (re.fullmatch(r"s(\d+)", path.name) for path in folder.glob("s*"))
+    pattern = re.escape(source).replace(re.escape("{}"), r"(\d+)")
+    names = folder.glob(source.replace("{}", "*"))
+    numbers = (re.fullmatch(pattern, path.name) for path in names)
     last = max([2, *(int(number[1]) for number in numbers if number)])
-    parts = ["mix", *(f"s{i + 1}" for i in range(last))]
+    parts = [mixture, *(source.format(i + 1) for i in range(last))]
     for part in parts:
         if not (folder / part).is_dir():
             raise UserError(
@@ -173,9 +242,9 @@ def _add_rows(
 ) -> None:
     """Adds the mixtures of one split of a folder by name, sorted."""
     found = {part: list_recordings(folder / part) for part in parts}
-    mixtures = found["mix"]
+    mixtures = found[parts[0]]
     if not mixtures:
-        raise UserError(f"there are no recordings in {folder / 'mix'}")
+        raise UserError(f"there are no recordings in {folder / parts[0]}")
     for part, files in found.items():
         missing = [path for name, path in mixtures.items() if name not in files]
         if missing:
@@ -185,15 +254,10 @@ def _add_rows(
                 "the mixtures again"
             )
     for name, mixture in mixtures.items():
-        if name in rows:
-            raise UserError(
-                f"{mixture} has the name of {rows[name]['mix_wav']}: several "
-                "folders of data_folder must hold mixtures of different names"
-            )
-        rows[name] = {
-            "duration": _duration(mixture, sample_rate),
-            **{f"{part}_wav": str(found[part][name]) for part in parts},
-        }
+        columns = ["mix_wav", *(f"s{i}_wav" for i in range(1, len(parts)))]
+        paths = [str(found[part][name]) for part in parts]
+        duration = _duration(mixture, sample_rate)
+        _add_row(rows, name, duration, dict(zip(columns, paths)))
 
 
 def _duration(path: Path, sample_rate: int) -> float:
@@ -233,6 +297,8 @@ def _make_datasets(
         rate,
         hparams["mix_mode"],
         splits,
+        hparams["mixture_name"],
+        hparams["source_name"],
     )
     test = MixtureDataset(lists["tt"], sample_rate=rate)
     if test_only:
@@ -244,7 +310,8 @@ def _make_datasets(
         "seed": hparams["seed"],
     }
     if not hparams["dynamic_mixing"]:
-        return MixtureDataset(lists["tr"], **options), valid, test
+        varied = {key: hparams[key] for key in ("speeds", "random_shift")}
+        return MixtureDataset(lists["tr"], **options, **varied), valid, test
     corpora, recordings = _read_recordings(hparams, "dynamic_mixing", "corpus")
     train = DynamicMixing(
         ", ".join(map(str, corpora)),

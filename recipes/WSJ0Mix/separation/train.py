@@ -23,6 +23,7 @@ from typing import Any
 import speechbrain as sb
 import torch
 from prepare_data import describe_data, make_loaders, name_mixtures, write_list
+from speechbrain.nnet.schedulers import update_learning_rate
 from speechbrain.utils.distributed import if_main_process, run_on_main
 from speechbrain.utils.logger import get_logger
 from torch import nn
@@ -60,12 +61,16 @@ class Separator(ResumableBrain):
         """Separation of a batch, with what its objective needs."""
         batch = batch.to(self.device, non_blocking=True)
         needs = self.objective.needs
+        mixture = batch.mixture.data
+        if stage == sb.Stage.TRAIN and self.hparams.use_wavedrop:
+            mixture = self.hparams.drop_chunk(mixture, batch.mixture.lengths)
+            mixture = self.hparams.drop_freq(mixture)
         modules = self.modules if stage == sb.Stage.TRAIN else self.evaluated
         return separate(
             modules["encoder"],
             modules["masknet"],
             modules["decoder"],
-            batch.mixture.data,
+            mixture,
             num_samples=count_samples(batch),
             sources=batch.sources.data,
             outputs=needs if stage == sb.Stage.TRAIN else needs | {"masks"},
@@ -75,10 +80,22 @@ class Separator(ResumableBrain):
         self, separation: Separation, batch: Any, stage: sb.Stage
     ) -> torch.Tensor:
         """Loss of a batch; the scores are collected on the way."""
-        loss = self.objective(separation)
-        if stage != sb.Stage.TRAIN:
-            self._score(batch, separation, stage)
-        return loss.mean()
+        losses = self.objective(separation)  # [B]
+        if stage == sb.Stage.TRAIN:
+            return self._mean_of_some(losses)
+        self._score(batch, separation, stage)
+        return losses.mean()
+
+    def _mean_of_some(self, losses: torch.Tensor) -> torch.Tensor:
+        """Mean loss of the mixtures that are neither learned nor hopeless."""
+        low, high = self.hparams.loss_threshold, self.hparams.loss_upper_lim
+        kept = torch.ones_like(losses, dtype=torch.bool)
+        # What is no number stays: it ends the training.
+        if low is not None:
+            kept &= ~(losses < low)
+        if high is not None:
+            kept &= ~(losses > high)
+        return (losses * kept).sum() / kept.sum().clamp_min(1)
 
     def _score(
         self, batch: Any, separation: Separation, stage: sb.Stage
@@ -174,11 +191,18 @@ class Separator(ResumableBrain):
         lr = self.optimizer.param_groups[0]["lr"]
         if self.hparams.schedule_by == "epoch":
             lr, _ = self.hparams.lr_scheduler(self.optimizer)
-        self.hparams.train_logger.log_stats(
-            {"epoch": epoch, "lr": lr},
-            train_stats=self.train_stats,
-            valid_stats={"loss": stage_loss, "si_sdri": si_sdri},
-        )
+        elif self.hparams.schedule_by == "loss":
+            lr, new = self.hparams.lr_scheduler(
+                [self.optimizer], epoch, stage_loss
+            )
+            update_learning_rate(self.optimizer, new)
+        for log in (self.hparams.train_logger, self.hparams.tracker):
+            if log is not None:
+                log.log_stats(
+                    {"epoch": epoch, "lr": lr},
+                    train_stats=self.train_stats,
+                    valid_stats={"loss": stage_loss, "si_sdri": si_sdri},
+                )
         self.save_epoch({"si_sdri": si_sdri, "epoch": epoch}, "si_sdri")
         curves = os.path.join(self.hparams.output_folder, "training.png")
         # Loggers for other tools leave no text to draw.
@@ -333,7 +357,7 @@ def _train_and_test(
     if trainable and hparams["ema_decay"]:
         separator.average = average_weights(modules, hparams["ema_decay"])
         checkpointer.add_recoverable("average", separator.average)
-    if hparams["schedule_by"] == "epoch":
+    if hparams["schedule_by"] != "step":  # which is a function of the step
         checkpointer.add_recoverable("lr_scheduler", hparams["lr_scheduler"])
     if train is not None:
         separator.train_data = train.dataset
