@@ -1,5 +1,6 @@
 """Tests of what reproduce.py is made of."""
 
+import math
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ import race
 import soundfile
 from reproduce import parse_arguments
 from reproduction import runs
+from reproduction.data import over_seeds, read_scores, subtract, summarise
 from reproduction.methods import (
     BY_NAME,
     METHODS,
@@ -27,13 +29,7 @@ from reproduction.plan import (
     select_overrides,
 )
 from reproduction.runs import read_epoch_minutes
-from reproduction.tables import (
-    TABLES,
-    read_scores,
-    subtract,
-    summarise,
-    write_table,
-)
+from reproduction.tables import TABLES, write_table
 from ruamel.yaml import YAML
 
 from speechbrain_kmdanet.errors import UserError
@@ -449,6 +445,24 @@ def test_tables_have_the_figures_that_there_are(tmp_path):
     # Neither methods nor differences without a figure
     assert "uPIT" not in text and "Differences" not in text
     rows = (tmp_path / "table3_mix.v1.csv").read_text("utf-8").splitlines()
-    assert "table3,dpcl_plus,2,2,10.8,,,0,," in rows
+    assert "table3,dpcl_plus,2,2,10.8,,,0,,," in rows
     figures = [x.paper[y] for x in METHODS for y in columns if y in x.paper]
     assert len(rows) == 1 + len(figures)
+
+
+def test_intervals_over_seeds(tmp_path):
+    def write(name, scores):
+        (tmp_path / name).mkdir()
+        rows = [f"{i},2,{score}" for i, score in enumerate(scores)]
+        text = "\n".join(["id,num_spks,si_sdri", *rows, ""])
+        (tmp_path / name / "per_utterance.csv").write_text(text)
+        return tmp_path / name
+
+    ours = [write(f"ours{i}", [1 + i, 3 + i]) for i in (0, 1, 5)]
+    theirs = [write(f"theirs{i}", [1, 3, 9]) for i in range(3)]
+    # Differences of 0, 1 and 5 dB: their deviation is √7, t is 4.303.
+    expected = 4.3027 * math.sqrt(7) / math.sqrt(3)
+    found = over_seeds(ours, theirs, 2)
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert over_seeds(ours[:1], theirs[:1], 2) is None
+    assert over_seeds(ours, ours, 2) is None

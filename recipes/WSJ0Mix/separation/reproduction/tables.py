@@ -1,12 +1,17 @@
 """The tables: the paper's figures beside ours, as Markdown and as CSV."""
 
 import csv
-import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from reproduction.data import (
+    Scores,
+    over_seeds,
+    read_scores,
+    subtract,
+    summarise,
+)
 from reproduction.methods import (
     BY_NAME,
     METHODS,
@@ -19,7 +24,6 @@ from reproduction.methods import (
 )
 from reproduction.plan import Planner, has_trunk, read_keys
 from reproduction.runs import Run, describe_sources, read_epoch_minutes
-from speechbrain_kmdanet.utils.evaluation import SeparationReport
 from speechbrain_kmdanet.utils.jobs import write_whole
 from speechbrain_kmdanet.utils.report import (
     NOTHING,
@@ -34,63 +38,6 @@ REFERENCE = "kmeans_danet_spherical"
 COMMON = ("segment_seconds", "batch_size", "loss")
 TRUNK = ("hidden_size", "num_layers")
 
-Scores = dict[str, float]
-
-
-def read_scores(folders: Sequence[Path], num_spks: int) -> Scores:
-    """Reads the SI-SDR improvements of tests that differ in the seed alone.
-
-    Arguments
-    ---------
-    folders : sequence of pathlib.Path
-        Folders with per_utterance.csv.
-    num_spks : int
-        Number of talkers of the mixtures that are wanted.
-
-    Returns
-    -------
-    dict
-        Mean over the folders by mixture, in dB; without silent mixtures.
-    """
-    scores: dict[str, list[float]] = {}
-    for folder in folders:
-        path = folder / "per_utterance.csv"
-        with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                if int(row["num_spks"]) == num_spks:
-                    score = float(row["si_sdri"])
-                    scores.setdefault(row["id"], []).append(score)
-    means = {name: statistics.fmean(values) for name, values in scores.items()}
-    return {name: mean for name, mean in means.items() if not math.isnan(mean)}
-
-
-def summarise(scores: Scores) -> dict[str, Any]:
-    """Mean over mixtures with its 95 % interval.
-
-    Arguments
-    ---------
-    scores : dict
-        Scores by mixture, in dB.
-
-    Returns
-    -------
-    dict
-        mean, ci95 (half the width of the interval) and scored, see
-        SeparationReport; mean and ci95 are None without scores.
-    """
-    report = SeparationReport()
-    for name, score in scores.items():
-        row = {"num_spks": None, "silent_sources": 0, "si_sdri": score}
-        report.add(name, row)
-    empty = {"mean": None, "ci95": None, "scored": 0}
-    return report.summary().get("si_sdri", empty)
-
-
-def subtract(scores: Scores, others: Scores) -> Scores:
-    """Differences mixture by mixture, of those in both: a narrow interval."""
-    both = [name for name in scores if name in others]
-    return {name: scores[name] - others[name] for name in both}
-
 
 class _Figure(NamedTuple):
     """A figure of a table: the paper's, and our scores by mixture, in dB."""
@@ -103,6 +50,11 @@ class _Figure(NamedTuple):
     def minus(self, other: "_Figure") -> dict[str, Any]:
         """Mean of the differences by mixture, see :func:`summarise`."""
         return summarise(subtract(self.scores, other.scores))
+
+    def seeds_interval(self, other: "_Figure") -> float | None:
+        """Half the 95 % interval of the difference over seeds, if several."""
+        number = self.cell.test_on
+        return over_seeds(self.folders, other.folders, number)
 
     def minutes(self) -> float | None:
         """Minutes that an epoch takes, mean over the seeds."""
@@ -134,8 +86,10 @@ def _paper_gain(figure: _Figure, reference: _Figure) -> str:
 
 
 def _gain(figure: _Figure, reference: _Figure) -> str:
-    """Difference of our figures."""
-    return format_figure(figure.minus(reference), signed=True)
+    """Difference of our figures: over mixtures, and over seeds."""
+    text = format_figure(figure.minus(reference), signed=True)
+    seeds = figure.seeds_interval(reference)
+    return text if seeds is None else f"{text} (seeds: ± {seeds:.2f})"
 
 
 def _ratio(figure: _Figure, reference: _Figure) -> str:
@@ -157,12 +111,17 @@ def _difference_columns(figure: _Figure, reference: _Figure) -> dict[str, Any]:
     if figure is reference or figure.cell.method.numbers == ORACLE:
         return {}
     gain = figure.minus(reference)
-    return {"difference": gain["mean"], "difference_ci95": gain["ci95"]}
+    return {
+        "difference": gain["mean"],
+        "difference_ci95": gain["ci95"],
+        "difference_ci95_seeds": figure.seeds_interval(reference),
+    }
 
 
 def _time_columns(figure: _Figure, reference: _Figure) -> dict[str, Any]:
     """Columns of the CSV file about the times of Table 2."""
     return {
+        **_difference_columns(figure, reference),
         "train_iterations": _ITERATIONS[figure.cell.method.name],
         "paper_minutes_per_epoch": figure.paper_minutes(),
         "minutes_per_epoch": figure.minutes(),
@@ -283,9 +242,10 @@ TABLES = {
                     "ours",
                     "times L = 1, paper",
                     "ours",
+                    "SI-SDRi over L = 1, ours (dB)",
                 ),
                 [
-                    _Line((str(L),), method.name, (*_PLAIN, *_TIMES))
+                    _Line((str(L),), method.name, (*_PLAIN, *_TIMES, _gain))
                     for L, method in _UNFOLDED.items()
                 ],
             ),
@@ -444,7 +404,8 @@ def _notes(
     if len(planner.seeds) > 1:
         measure += (
             f" The score of a mixture is its mean over {len(planner.seeds)} "
-            "trainings."
+            "trainings; an interval over seeds is that of the mean difference "
+            "of trainings with one seed (Student's t)."
         )
     trainings = [
         (cell.method, planner.training(*cell[:2], planner.seeds[0]))
