@@ -35,7 +35,11 @@ MINIMIX = dict(
 # Sizes of the common trunk, what systems need beside them, and the sizes of
 # systems that have networks of their own.
 TRUNK = {"hidden_size": 32, "num_layers": 1, "embedding_dim": 8}
-BESIDE = {"dpcl_plus": {"enhancement_size": 16}, "upit": {"embedding_dim": 2}}
+BESIDE = {
+    "dpcl_plus": {"enhancement_size": 16},
+    "upit": {"embedding_dim": 2},
+    "one_and_rest": {"embedding_dim": 2},
+}
 OWN = {
     "conv_tasnet": {
         "num_filters": 32,
@@ -57,6 +61,28 @@ OWN = {
         "num_heads": 2,
         "num_layers": 1,
         "num_repeats": 1,
+    },
+    "blstm_tasnet": {"num_filters": 16, "hidden_size": 16, "num_layers": 3},
+    "furcanext": {
+        "num_filters": 16,
+        "bottleneck_size": 8,
+        "hidden_size": 8,
+        "num_blocks": 2,
+        "num_repeats": 1,
+    },
+    "skim": {
+        "num_filters": 16,
+        "chunk_size": 20,
+        "hidden_size": 8,
+        "num_repeats": 2,
+    },
+    "resepformer": {
+        "num_filters": 16,
+        "chunk_size": 50,
+        "hidden_size": 16,
+        "num_heads": 2,
+        "num_layers": 1,
+        "num_repeats": 2,
     },
     "oracle": {},
 }

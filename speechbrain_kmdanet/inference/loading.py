@@ -34,7 +34,7 @@ from speechbrain_kmdanet.utils.yaml_layers import NEW, REF
 # Where the modules of separators are defined.
 PLACES = re.compile(
     r"speechbrain_kmdanet\.(?:processing|nnet|lobes)(?:\.\w+)+"
-    r"|speechbrain\.lobes\.models\.(?:conv_tasnet|dual_path)"
+    r"|speechbrain\.lobes\.models\.(?:conv_tasnet|dual_path|resepformer)"
 )
 PLAIN = {
     f"tag:yaml.org,2002:{kind}"

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from speechbrain_kmdanet.nnet.loss.one_and_rest import one_and_rest_loss
 from speechbrain_kmdanet.nnet.loss.separation import (
     LIMIT,
     affinity_loss,
@@ -110,6 +111,13 @@ def _chimera(separation: Separation) -> Tensor:
     return affinity + (1 - CHIMERA_ALPHA) * _phase_sensitive(separation, 1)
 
 
+def _one_and_rest(separation: Separation) -> Tensor:
+    """Negative SI-SDR of one talker and of the rest, step by step."""
+    return one_and_rest_loss(
+        separation.estimates, separation.sources, separation.num_samples
+    )
+
+
 _MASKS = frozenset({"masks", "magnitudes"})
 _EMBEDDINGS = frozenset({"embeddings", "magnitudes"})
 
@@ -131,4 +139,5 @@ OBJECTIVES = {
         partial(_phase_sensitive, truncate=False), _MASKS
     ),
     "chimera": Objective(_chimera, _MASKS | _EMBEDDINGS),
+    "one_and_rest": Objective(_one_and_rest, frozenset({"masks"})),
 }

@@ -39,7 +39,13 @@ def assert_equal_weights(one, other):
             assert torch.equal(value, other[name][key]), (name, key)
 
 
-@pytest.fixture(scope="module", params=["conv_tasnet", "dprnn", "sepformer"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        *("conv_tasnet", "dprnn", "sepformer"),
+        *("blstm_tasnet", "furcanext", "skim", "resepformer"),
+    ],
+)
 def reference(request, train, data, tmp_path_factory):
     """A trained system: its name, options and output folder."""
     folder = tmp_path_factory.mktemp(request.param)

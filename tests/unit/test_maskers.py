@@ -18,6 +18,7 @@ from speechbrain_kmdanet.lobes.models.mask_inference import (
     MaskInference,
 )
 from speechbrain_kmdanet.lobes.models.masker import check_active_bins
+from speechbrain_kmdanet.lobes.models.one_and_rest import OneAndRest
 from speechbrain_kmdanet.lobes.models.oracle import OracleMasker
 from speechbrain_kmdanet.lobes.models.waveform import WaveformMasker
 from speechbrain_kmdanet.nnet.attractors import (
@@ -38,10 +39,11 @@ SYSTEMS = {
     "dpcl_plus": ["magnitude", "si_sdr"],
     "chimera": ["chimera"],
     "upit": ["phase_sensitive", "magnitude"],
+    "one_and_rest": ["one_and_rest", "si_sdr"],
 }
 # With attractors, those with a trunk of any kind, and all.
 CLUSTERING = ["danet_spherical", "danet_euclidean", "dpcl", "dpcl_plus"]
-TRUNKED = [*CLUSTERING, "chimera", "upit"]
+TRUNKED = [*CLUSTERING, "chimera", "upit", "one_and_rest"]
 ALL = [*TRUNKED, "oracle", "waveform"]
 every_system = pytest.mark.parametrize("system", SYSTEMS)
 every_clustering = pytest.mark.parametrize("system", CLUSTERING)
@@ -79,7 +81,8 @@ class Cells(torch.nn.Module):
 
 def make_masker(system, num_spks=2, make_trunk=make_trunk):
     """Small masker without dropout."""
-    outputs = {"chimera": 4 + num_spks, "upit": num_spks}.get(system, 4)
+    outputs = {"chimera": 4 + num_spks, "upit": num_spks, "one_and_rest": 2}
+    outputs = outputs.get(system, 4)
     trunk, options = make_trunk(outputs), {"num_spks": num_spks}
     if system.startswith("danet"):
         masks = "distance" if "euclidean" in system else "dot_product"
@@ -100,7 +103,8 @@ def make_masker(system, num_spks=2, make_trunk=make_trunk):
     if system == "waveform":
         masknet = MaskNet(NUM_BINS, B=6, H=8, P=3, X=3, R=2, C=num_spks)
         return WaveformMasker(masknet, min_frames=5, **options)
-    return {"chimera": Chimera, "upit": MaskInference}[system](trunk, num_spks)
+    makers = {"chimera": Chimera, "one_and_rest": OneAndRest}
+    return makers.get(system, MaskInference)(trunk, num_spks)
 
 
 def make_inputs(system, frames=7, num_spks=2):

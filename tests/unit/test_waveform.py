@@ -9,8 +9,19 @@ from speechbrain.lobes.models.dual_path import (
     Encoder,
     SBTransformerBlock,
 )
+from speechbrain.lobes.models.resepformer import (
+    MemLSTM,
+    ResourceEfficientSeparator,
+    SBTransformerBlock_wnormandskip,
+    SegLSTM,
+)
 
+from speechbrain_kmdanet.lobes.models.tasnet import (
+    GatedMaskNet,
+    RecurrentMaskNet,
+)
 from speechbrain_kmdanet.lobes.models.waveform import (
+    GatedEncoder,
     WaveformDecoder,
     WaveformEncoder,
     WaveformMasker,
@@ -45,12 +56,58 @@ def sepformer(num_spks=2):
     return WaveformMasker(masknet, num_spks)
 
 
-both_networks = pytest.mark.parametrize("network", [conv_tasnet, sepformer])
+def blstm_tasnet(num_spks=2):
+    return WaveformMasker(RecurrentMaskNet(FILTERS, num_spks, 8, 3), num_spks)
+
+
+def furcanext(num_spks=2):
+    sizes = dict(num_blocks=3, num_repeats=1)
+    return WaveformMasker(
+        GatedMaskNet(FILTERS, num_spks, 6, 8, **sizes), num_spks
+    )
+
+
+def skim(num_spks=2):
+    masknet = ResourceEfficientSeparator(
+        FILTERS,
+        causal=False,
+        num_spk=num_spks,
+        layer=2,
+        unit=8,
+        segment_size=10,
+        seg_model=SegLSTM(FILTERS, 8, bidirectional=True, norm_type="gln"),
+        mem_model=MemLSTM(8, bidirectional=True, norm_type="gln"),
+    )
+    return WaveformMasker(masknet, num_spks, one_by_one=True)
+
+
+def resepformer(num_spks=2):
+    block = SBTransformerBlock_wnormandskip(
+        1, FILTERS, 2, 16, dropout=0.0, use_positional_encoding=True
+    )
+    masknet = ResourceEfficientSeparator(
+        FILTERS,
+        causal=False,
+        num_spk=num_spks,
+        layer=2,
+        segment_size=10,
+        mem_type="av",
+        seg_model=block,
+        mem_model=block,
+    )
+    return WaveformMasker(masknet, num_spks, one_by_one=True)
+
+
+NETWORKS = [
+    *(conv_tasnet, sepformer, blstm_tasnet, furcanext, skim, resepformer)
+]
+every_network = pytest.mark.parametrize("network", NETWORKS)
 
 
 def separator(network):
     """Function from mixtures [B, L] to sources [B, L, K]."""
-    encoder = WaveformEncoder(FILTERS, 16)
+    gated = network is blstm_tasnet
+    encoder = (GatedEncoder if gated else WaveformEncoder)(FILTERS, 16)
     decoder = WaveformDecoder(FILTERS, 16)
     masker = network()
 
@@ -97,7 +154,7 @@ def test_the_end_of_a_signal_is_not_lost():
     assert (mixture.grad != 0).all()
 
 
-@both_networks
+@every_network
 def test_masks_are_those_of_the_masknet(network):
     masker = network(num_spks=3).eval()
     features = torch.rand(2, FILTERS, 37)
@@ -112,7 +169,7 @@ def test_masks_are_those_of_the_masknet(network):
     assert masker.ordered is False
 
 
-@both_networks
+@every_network
 def test_a_batch_gives_each_item_what_it_alone_gives(network):
     separate = separator(network)
     lengths = torch.tensor([700, 433, 16])
@@ -124,7 +181,7 @@ def test_a_batch_gives_each_item_what_it_alone_gives(network):
         torch.testing.assert_close(sources[: len(mixture)], alone)
 
 
-@both_networks
+@every_network
 def test_padding_has_no_influence(network):
     masker = network()
     features = torch.rand(2, FILTERS, 40, requires_grad=True)
@@ -139,7 +196,7 @@ def test_padding_has_no_influence(network):
     assert torch.equal(masker(noise, num_frames), masks)
 
 
-@both_networks
+@every_network
 def test_gradients_of_a_batch_are_those_of_its_items(network):
     separate = separator(network)
     sources = torch.randn(2, 400, 2)
@@ -160,7 +217,7 @@ def test_gradients_of_a_batch_are_those_of_its_items(network):
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
-@both_networks
+@every_network
 def test_scale_equivariance(network, scale):
     separate = separator(network)
     mixture = torch.randn(2, 500)
@@ -170,7 +227,7 @@ def test_scale_equivariance(network, scale):
     )
 
 
-@both_networks
+@every_network
 def test_silence(network):
     separate = separator(network)
     sources = torch.randn(2, 400, 2)
@@ -182,14 +239,14 @@ def test_silence(network):
         assert parameter.grad.isfinite().all()
 
 
-@both_networks
+@every_network
 @pytest.mark.parametrize("length", [1, 16, 30, 60])
 def test_short_mixtures(network, length):
     sources = separator(network)(torch.randn(2, length))
     assert sources.shape == (2, length, 2) and sources.isfinite().all()
 
 
-@both_networks
+@every_network
 def test_full_precision_at_both_ends_under_autocast(network):
     separate = separator(network)
     mixture = torch.randn(2, 400)
@@ -203,7 +260,7 @@ def test_full_precision_at_both_ends_under_autocast(network):
     assert 0 < error.square().mean() < 1e-3 * exact.square().mean()
 
 
-@both_networks
+@every_network
 def test_another_number_of_talkers(network):
     masker = network(num_spks=3)
     with pytest.raises(
@@ -216,3 +273,34 @@ def test_another_number_of_talkers(network):
 def test_bad_shapes(shape):
     with pytest.raises(ValueError, match="mixture must be .*got shape"):
         WaveformEncoder()(torch.zeros(shape))
+
+
+def test_gates_let_features_through():
+    encoder = GatedEncoder(FILTERS, 16)
+    mixture = torch.randn(2, 200)
+    ungated = WaveformEncoder(FILTERS, 16)
+    ungated.conv1d.load_state_dict(encoder.conv1d.state_dict())
+    features, plain = encoder(mixture), ungated(mixture)
+    active = plain > 0
+    shares = features[active] / plain[active]
+    assert (features[~active] == 0).all()
+    assert shares.amin() > 0 and shares.amax() < 1
+    # What they are does not depend on the level.
+    torch.testing.assert_close(encoder(1024 * mixture), 1024 * features)
+
+
+def test_masks_of_blstm_tasnet_share_out_the_mixture():
+    masks = blstm_tasnet(3)(torch.rand(2, FILTERS, 30))
+    torch.testing.assert_close(masks.sum(0), torch.ones(2, FILTERS, 30))
+
+
+def test_gated_convolutions_see_both_sides_alone():
+    masknet = GatedMaskNet(FILTERS, 2, 6, 8, num_blocks=2, num_repeats=1)
+    for module in masknet.modules():  # these look at all frames
+        if isinstance(module, torch.nn.GroupNorm):
+            module.forward = lambda x: x
+    features = torch.rand(1, FILTERS, 30, requires_grad=True)
+    masknet.layers(features)[..., 15].sum().backward()
+    (seen,) = features.grad.abs().sum((0, 1)).nonzero(as_tuple=True)
+    # One frame at dilation 1, and two at 2
+    assert seen.tolist() == list(range(12, 19))

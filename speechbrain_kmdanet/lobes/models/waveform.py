@@ -82,7 +82,55 @@ class WaveformEncoder(dual_path.Encoder):
         padded = nn.functional.pad(mixture, (0, covered - length))
         # As the STFT, the filters stay in full precision under autocast.
         with torch.autocast(mixture.device.type, enabled=False):
-            return super().forward(padded.to(self.conv1d.weight.dtype))
+            return self._filter(padded.to(self.conv1d.weight.dtype))
+
+    def _filter(self, mixture: Tensor) -> Tensor:
+        """Features [B, C, T] of whole frames [B, L]."""
+        return super().forward(mixture)
+
+
+class GatedEncoder(WaveformEncoder):
+    """Learned filter bank whose outputs are gated by those of another.
+
+    That of TasNet: the ReLU of one convolution times the sigmoid of the other.
+
+    Arguments
+    ---------
+    num_filters : int
+        Number of filters C.
+    kernel_size : int
+        Length of the filters in samples; they move by half of it.
+    highpass : float
+        Frequency in Hz below which nothing is encoded.
+    sample_rate : int
+        Sample rate in Hz.
+
+    Example
+    -------
+    >>> encoder = GatedEncoder(num_filters=32, kernel_size=16)
+    >>> encoder(torch.randn(2, 8001)).shape
+    torch.Size([2, 32, 1000])
+    """
+
+    def __init__(
+        self,
+        num_filters: int = 256,
+        kernel_size: int = 16,
+        highpass: float | None = None,
+        sample_rate: int = 8000,
+    ) -> None:
+        super().__init__(num_filters, kernel_size, highpass, sample_rate)
+        self.gate = nn.Conv1d(
+            1, num_filters, kernel_size, stride=self.stride, bias=False
+        )
+
+    def _filter(self, mixture: Tensor) -> Tensor:
+        """Gated features [B, C, T]; gates see frames of unit norm."""
+        frames = mixture.unfold(1, self.kernel_size, self.stride)
+        energy = frames.square().sum(2).unsqueeze(1)  # [B, 1, T]
+        norm = energy.clamp_min(tiny(energy)).sqrt()
+        gates = (self.gate(mixture.unsqueeze(1)) / norm).sigmoid()
+        return super()._filter(mixture) * gates
 
 
 class WaveformDecoder(dual_path.Decoder):
@@ -133,6 +181,9 @@ class WaveformMasker(Masker):
     min_frames : int
         Least number of frames that the masknet takes; shorter mixtures are
         given silent ones.
+    one_by_one : bool
+        Whether the masknet mixes the items of a batch, so that all are run one
+        by one.
 
     Example
     -------
@@ -145,9 +196,14 @@ class WaveformMasker(Masker):
     any_number = False
 
     def __init__(
-        self, masknet: nn.Module, num_spks: int = 2, min_frames: int = 1
+        self,
+        masknet: nn.Module,
+        num_spks: int = 2,
+        min_frames: int = 1,
+        one_by_one: bool = False,
     ) -> None:
         super().__init__(num_spks)
+        self.one_by_one = one_by_one
         self.masknet = masknet
         self.min_frames = min_frames
 
@@ -158,12 +214,15 @@ class WaveformMasker(Masker):
         *_: object,
     ) -> tuple[Tensor, None]:
         """Masks [K, B, C, T], 0 in padding, see :meth:`Masker.forward`."""
-        if num_frames is None:
+        frames = [features.shape[2]] * len(features)
+        if num_frames is not None:
+            frames = num_frames.tolist()
+        elif not self.one_by_one:
             return self._masks(features), None
         masks = torch.zeros_like(features).repeat(self.num_spks, 1, 1, 1)
-        for item, frames in enumerate(num_frames.tolist()):
-            own = self._masks(features[item : item + 1, :, :frames])
-            masks[:, item, :, :frames] = own[:, 0]
+        for item, count in enumerate(frames):
+            own = self._masks(features[item : item + 1, :, :count])
+            masks[:, item, :, :count] = own[:, 0]
         return masks, None
 
     def _masks(self, features: Tensor) -> Tensor:

@@ -255,7 +255,7 @@ def si_sdr_loss(
     >>> bool(si_sdr_loss(tones.flip(2), tones) < -60)
     True
     """
-    _check_shapes(estimates, sources)
+    check_shapes(estimates, sources)
     estimates = zero_padding(estimates, num_samples)
     sources = zero_padding(sources, num_samples)
     active = sources.square().sum(1) > 0  # [B, K]
@@ -268,8 +268,19 @@ def si_sdr_loss(
     return -scores.sum(1) / active.sum(1).clamp_min(1)
 
 
-def _check_shapes(estimates: Tensor, sources: Tensor) -> None:
-    """Refuses estimates that do not fit the sources."""
+def check_shapes(estimates: Tensor, sources: Tensor) -> None:
+    """Refuses estimates that do not fit the sources.
+
+    Arguments
+    ---------
+    estimates, sources : torch.Tensor
+        Estimates and sources.
+
+    Raises
+    ------
+    UserError
+        If their shapes differ.
+    """
     if estimates.shape != sources.shape:
         raise UserError(
             f"estimates of shape {tuple(estimates.shape)} do not fit sources "
@@ -313,7 +324,7 @@ def magnitude_loss(
     >>> magnitude_loss(sources.flip(1), sources)
     tensor([0., 0.])
     """
-    _check_shapes(estimates, sources)
+    check_shapes(estimates, sources)
     num_spks, num_bins, max_frames = sources.shape[1:]
     frames: int | Tensor = max_frames
     if num_frames is not None:

@@ -165,7 +165,11 @@ METHODS = (
     ),
     Method("chimera", "Chimera++", "chimera", numbers=ONE),
     Method("upit", "uPIT-BLSTM", "upit", numbers=ONE),
+    Method("one_and_rest", "one and rest (OR-PIT)", "one_and_rest"),
+    Method("blstm_tasnet", "BLSTM-TasNet", "blstm_tasnet", numbers=ONE),
+    Method("furcanext", "FurcaNeXt", "furcanext", numbers=ONE),
     Method("conv_tasnet", "Conv-TasNet", "conv_tasnet", numbers=ONE),
+    Method("dprnn", "DPRNN", "dprnn", numbers=ONE),
     Method("sepformer", "SepFormer", "sepformer", numbers=ONE),
     *(
         Method(
