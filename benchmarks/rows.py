@@ -176,11 +176,17 @@ def _processes() -> Gauges:
     return {name: partial(step_seconds, numbers[name]) for name in numbers}
 
 
-def _separating(name: str, label: str, **options: str) -> Gauges:
+def _separating(
+    name: str, label: str, num_spks: int | None = None, **options: str
+) -> Gauges:
     """Another separator, and ours."""
     mixture = make_sources(1, MIXTURE_SECONDS).sum(2)
-    ours, theirs = Separator("kmeans_danet", **options), Separator(name)
-    return _each({label: theirs, "k-means DANet": ours}, mixture)
+    both = {
+        label: Separator(name),
+        "k-means DANet": Separator("kmeans_danet", **options),
+    }
+    functions = {x: partial(y, num_spks=num_spks) for x, y in both.items()}
+    return _each(functions, mixture)
 
 
 def _embedding() -> Gauges:
@@ -301,6 +307,16 @@ GROUPS = {
             partial(_separating, "conv_tasnet", "Conv-TasNet"),
         ),
         Row("k-means DANet over its network, 10 s", AT_MOST, 1.3, _embedding),
+    ],
+    # The trunk runs once for all talkers, or once for each but the last.
+    "recursion": [
+        Row(
+            f"one and rest over k-means DANet, {num_spks} talkers, 10 s",
+            AT_LEAST,
+            goal,
+            partial(_separating, "one_and_rest", "one and rest", num_spks),
+        )
+        for num_spks, goal in ((2, 0.5), (3, 1.0), (4, 1.5))
     ],
     "evaluation": [
         Row(
