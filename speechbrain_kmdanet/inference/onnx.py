@@ -7,8 +7,10 @@ matter of a few lines in every language, and of none in ONNX.
 
 import copy
 import json
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +127,7 @@ def _trace(masker: SpectrumMasker, n_fft: int) -> Any:
     example = torch.randn(2, 1, bins, FRAMES).unbind(0)
     frames = {2: torch.export.Dim.DYNAMIC}
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _quiet():
             # Of names of axes, which are alike for both inputs.
             warnings.simplefilter("ignore")
             return torch.onnx.export(
@@ -146,6 +148,20 @@ def _trace(masker: SpectrumMasker, n_fft: int) -> Any:
         raise UserError(
             f"this separator cannot be exported: {one_line(error)}"
         ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Spares the user what the exporter has to say of its own work."""
+    loggers = [logging.getLogger(name) for name in ("onnxscript", "torch.onnx")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
 
 
 def _translate_blstm(x: Any, weights: Sequence[Any], num_layers: int) -> Any:
