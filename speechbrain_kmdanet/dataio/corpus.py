@@ -79,10 +79,8 @@ def index_corpus(
     mentions = dict.fromkeys(paths, "found in the corpus folder")
     levels = measure_sources(corpus_folder, mentions, workers=workers)
     rows, offset = [], 0
-    with (
-        write_whole(index_file.with_suffix(DECODED)) as unfinished,
-        unfinished.open("wb") as decoded,
-    ):
+    speech = index_file.with_suffix(DECODED)
+    with write_whole(speech) as unfinished, unfinished.open("wb") as decoded:
         for path in paths:
             row: dict[str, Any] = {"path": path, "speaker": Path(path).parts[0]}
             row |= zip(STATE, states[path])

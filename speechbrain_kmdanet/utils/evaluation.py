@@ -242,13 +242,12 @@ class SeparationReport:
         **about : dict
             What else the summary should say.
         """
-        with (
-            write_whole(Path(folder, "per_utterance.csv")) as path,
-            path.open("w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.DictWriter(file, self.rows[0] if self.rows else ["id"])
-            writer.writeheader()
-            writer.writerows(sorted(self.rows, key=lambda row: row["id"]))
+        fields = self.rows[0] if self.rows else ["id"]
+        with write_whole(Path(folder, "per_utterance.csv")) as path:
+            with path.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, fields)
+                writer.writeheader()
+                writer.writerows(sorted(self.rows, key=lambda row: row["id"]))
         with write_whole(Path(folder, "summary.json")) as path:
             text = json.dumps({**about, **self.summary()}, indent=2)
             path.write_text(f"{text}\n", encoding="utf-8")

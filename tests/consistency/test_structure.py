@@ -12,7 +12,7 @@ PACKAGE = ROOT / "speechbrain_kmdanet"
 UPSTREAM = Path(speechbrain.__file__).parent
 FILES = [
     path
-    for folder in ("speechbrain_kmdanet", "recipes", "benchmarks")
+    for folder in ("speechbrain_kmdanet", "recipes", "benchmarks", "tools")
     for path in sorted((ROOT / folder).rglob("*.py"))
 ]
 TESTS = sorted((ROOT / "tests").rglob("*.py"))

@@ -1,11 +1,11 @@
-"""Data of a training: lists of mixtures in the layout of WSJ0-mix, loaders."""
+"""Lists of the mixtures of a training, in the layout of WSJ0-mix; loaders."""
 
 import csv
 import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,7 @@ from speechbrain_kmdanet.dataio.audio import (
 )
 from speechbrain_kmdanet.dataio.batch_sampler import MixtureBatchSampler
 from speechbrain_kmdanet.dataio.corpus import index_corpus, read_corpora
-from speechbrain_kmdanet.dataio.mixture_dataset import (
-    DynamicMixing,
-    MixtureDataset,
-)
+from speechbrain_kmdanet.dataio.mixture_dataset import MixtureDataset
 from speechbrain_kmdanet.dataio.wsj0mix import SPLITS, mixture_folder
 from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.utils.jobs import leave_signals, write_whole
@@ -128,13 +125,11 @@ def write_list(
         Its mixtures, see :func:`list_wsj0mix`.
     """
     csv_file = Path(save_folder, f"{split}.csv")
-    with (
-        write_whole(csv_file) as unfinished,
-        unfinished.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.DictWriter(file, ["ID", *next(iter(rows.values()))])
-        writer.writeheader()
-        writer.writerows({"ID": name, **row} for name, row in rows.items())
+    with write_whole(csv_file) as unfinished:
+        with unfinished.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, ["ID", *next(iter(rows.values()))])
+            writer.writeheader()
+            writer.writerows({"ID": name, **row} for name, row in rows.items())
     hours = sum(row["duration"] for row in rows.values()) / 3600
     known, about = HOURS.get(split), f"{len(rows)} mixtures, {hours:.1f} h"
     if known and abs(hours - known) > 0.05 * known:
@@ -283,63 +278,32 @@ def _duration(path: Path, sample_rate: int) -> float:
     return frames / rate
 
 
-def _make_datasets(
-    hparams: Mapping[str, Any], test_only: bool
-) -> tuple[Any, Any, MixtureDataset]:
-    """Training, validation and test sets; the first two None if not wanted."""
-    rate = hparams["sample_rate"]
-    splits = ["tt"] if test_only else ["cv", "tt"]
-    if not (test_only or hparams["dynamic_mixing"]):
-        splits.insert(0, "tr")
-    lists = list_wsj0mix(
-        hparams["data_folder"],
-        hparams["num_spks"],
-        rate,
-        hparams["mix_mode"],
-        splits,
-        hparams["mixture_name"],
-        hparams["source_name"],
-    )
-    test = MixtureDataset(lists["tt"], sample_rate=rate)
-    if test_only:
-        return None, None, test
-    valid = MixtureDataset(lists["cv"], sample_rate=rate)
-    options = {
-        "sample_rate": rate,
-        "segment_seconds": hparams["segment_seconds"],
-        "seed": hparams["seed"],
-    }
-    if not hparams["dynamic_mixing"]:
-        varied = {key: hparams[key] for key in ("speeds", "random_shift")}
-        return MixtureDataset(lists["tr"], **options, **varied), valid, test
-    corpora, recordings = _read_recordings(hparams, "dynamic_mixing", "corpus")
-    train = DynamicMixing(
-        ", ".join(map(str, corpora)),
-        recordings,
-        num_spks=hparams["mixing_spks"] or sorted(set(valid.num_spks)),
-        shares=hparams["mixing_shares"],
-        by_length=hparams["talkers_by_length"],
-        overlap=hparams["overlap"],
-        epoch_size=hparams["epoch_size"],
-        speeds=hparams["speeds"],
-        max_gain=hparams["max_gain"],
-        noise=_read_recordings(hparams, "noise", "noise")[1],
-        noise_snr=hparams["noise_snr"],
-        noise_share=hparams["noise_share"],
-        **options,
-    )
-    return train, valid, test
-
-
-def _read_recordings(
-    hparams: Mapping[str, Any], key: str, name: str
+def read_recordings(
+    folders: Any, name: str, save_folder: str
 ) -> tuple[list[Any], list[dict[str, Any]]]:
-    """The folders that a key gives, and what they hold; lists are saved."""
-    folders = hparams[key] or []
+    """Reads what folders of recordings hold; lists of them are saved.
+
+    Arguments
+    ---------
+    folders : str or list of str
+        One folder, several, or None.
+    name : str
+        Name of the lists.
+    save_folder : str
+        Where the lists are.
+
+    Returns
+    -------
+    folders : list of str
+        The folders.
+    recordings : list of dict
+        Their recordings, see :func:`.dataio.corpus.read_corpora`.
+    """
+    folders = folders or []
     if not isinstance(folders, list):
         folders = [folders]
     index_files = [
-        os.path.join(hparams["save_folder"], f"{name}{number or ''}.csv")
+        os.path.join(save_folder, f"{name}{number or ''}.csv")
         for number in range(len(folders))
     ]
     for folder, index_file in zip(folders, index_files):
@@ -347,17 +311,40 @@ def _read_recordings(
     return folders, read_corpora(folders, index_files)
 
 
-def _make_loader(
+def make_loader(
     dataset: Any,
     batch_size: int = 1,
     shuffle: bool = False,
     drop_last: bool = False,
     **options: Any,
 ) -> SaveableDataLoader:
-    """Loader of batches that have one number of talkers each.
+    """Makes a loader of batches that have one number of talkers each.
 
     Processes share all of them; some may get a test mixture that another has
     too, so that all get as many.
+
+    Arguments
+    ---------
+    dataset : MixtureDataset or DynamicMixing
+        The mixtures.
+    batch_size : int
+        Mixtures in a batch.
+    shuffle : bool
+        Whether they come in another order in each epoch.
+    drop_last : bool
+        Whether a batch that is not full is left out.
+    **options : dict
+        Further options of PyTorch's loader.
+
+    Returns
+    -------
+    SaveableDataLoader
+        The loader.
+
+    Raises
+    ------
+    UserError
+        If there are fewer mixtures than in a step, or workers would persist.
     """
     if options.get("persistent_workers"):
         raise UserError(
@@ -388,33 +375,6 @@ def _make_loader(
         worker_init_fn=leave_signals(),
         **options,
     )
-
-
-def make_loaders(
-    hparams: Mapping[str, Any], test_only: bool = False
-) -> list[SaveableDataLoader | None]:
-    """Loaders of the training, validation and test sets.
-
-    Arguments
-    ---------
-    hparams : dict
-        Hyperparameters.
-    test_only : bool
-        Whether only the test set is wanted; the data of the others need not
-        be there.
-
-    Returns
-    -------
-    list of SaveableDataLoader
-        The loaders, of which the first two are None if they are not wanted.
-    """
-    sets = zip(("train", "valid", "test"), _make_datasets(hparams, test_only))
-    return [
-        None
-        if dataset is None
-        else _make_loader(dataset, **hparams[f"{name}_loader_options"])
-        for name, dataset in sets
-    ]
 
 
 def describe_data(dataset: Any) -> list[list[Any]]:

@@ -22,14 +22,24 @@ from typing import Any
 
 import speechbrain as sb
 import torch
-from prepare_data import describe_data, make_loaders, name_mixtures, write_list
+from prepare_data import (
+    describe_data,
+    list_wsj0mix,
+    make_loader,
+    name_mixtures,
+    read_recordings,
+    write_list,
+)
 from speechbrain.nnet.schedulers import update_learning_rate
 from speechbrain.utils.distributed import if_main_process, run_on_main
 from speechbrain.utils.logger import get_logger
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from speechbrain_kmdanet.dataio.mixture_dataset import MixtureDataset
+from speechbrain_kmdanet.dataio.mixture_dataset import (
+    DynamicMixing,
+    MixtureDataset,
+)
 from speechbrain_kmdanet.errors import UserError, run_command
 from speechbrain_kmdanet.nnet.objectives import OBJECTIVES
 from speechbrain_kmdanet.processing.separation import Separation, separate
@@ -156,9 +166,11 @@ class Separator(ResumableBrain):
         if stage != sb.Stage.TRAIN:
             self.report = SeparationReport()
             return
-        short = epoch <= self.hparams.curriculum_epochs
-        seconds = "curriculum_seconds" if short else "segment_seconds"
-        self.train_data.segment_seconds = getattr(self.hparams, seconds)
+        self.train_data.segment_seconds = (
+            self.hparams.curriculum_seconds
+            if epoch <= self.hparams.curriculum_epochs
+            else self.hparams.segment_seconds
+        )
         self.train_data.epoch = epoch
         self.began = time.monotonic(), time.process_time()
 
@@ -245,6 +257,73 @@ class Separator(ResumableBrain):
                 self.modules[name] = nn.parallel.DistributedDataParallel(
                     module, find_unused_parameters=self.find_unused_parameters
                 )
+
+
+def make_datasets(
+    hparams: Mapping[str, Any], test_only: bool = False
+) -> tuple[Any, Any, MixtureDataset]:
+    """Training, validation and test sets; the first two None if not wanted."""
+    rate = hparams["sample_rate"]
+    splits = ["tt"] if test_only else ["cv", "tt"]
+    if not (test_only or hparams["dynamic_mixing"]):
+        splits.insert(0, "tr")
+    lists = list_wsj0mix(
+        hparams["data_folder"],
+        hparams["num_spks"],
+        rate,
+        hparams["mix_mode"],
+        splits,
+        hparams["mixture_name"],
+        hparams["source_name"],
+    )
+    test = MixtureDataset(lists["tt"], sample_rate=rate)
+    if test_only:
+        return None, None, test
+    valid = MixtureDataset(lists["cv"], sample_rate=rate)
+    options = {
+        "sample_rate": rate,
+        "segment_seconds": hparams["segment_seconds"],
+        "seed": hparams["seed"],
+        "speeds": hparams["speeds"],
+    }
+    if not hparams["dynamic_mixing"]:
+        shift = hparams["random_shift"]
+        listed = MixtureDataset(lists["tr"], random_shift=shift, **options)
+        return listed, valid, test
+    save_folder = hparams["save_folder"]
+    corpora, recordings = read_recordings(
+        hparams["dynamic_mixing"], "corpus", save_folder
+    )
+    train = DynamicMixing(
+        ", ".join(map(str, corpora)),
+        recordings,
+        num_spks=hparams["mixing_spks"] or sorted(set(valid.num_spks)),
+        shares=hparams["mixing_shares"],
+        by_length=hparams["talkers_by_length"],
+        overlap=hparams["overlap"],
+        epoch_size=hparams["epoch_size"],
+        max_gain=hparams["max_gain"],
+        noise=read_recordings(hparams["noise"], "noise", save_folder)[1],
+        noise_snr=hparams["noise_snr"],
+        noise_share=hparams["noise_share"],
+        **options,
+    )
+    return train, valid, test
+
+
+def make_loaders(
+    hparams: Mapping[str, Any], test_only: bool = False
+) -> list[Any]:
+    """Loaders of the training, validation and test sets, or None."""
+    options = (
+        hparams["train_loader_options"],
+        hparams["valid_loader_options"],
+        hparams["test_loader_options"],
+    )
+    return [
+        None if dataset is None else make_loader(dataset, **own)
+        for dataset, own in zip(make_datasets(hparams, test_only), options)
+    ]
 
 
 def count_samples(batch: Any) -> torch.Tensor:

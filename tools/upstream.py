@@ -1,0 +1,310 @@
+#!/usr/bin/env python3
+"""Lays this project over a checkout of SpeechBrain, as a contribution to it.
+
+    python tools/upstream.py CHECKOUT            # all of it
+    python tools/upstream.py CHECKOUT --part 1   # what one pull request holds
+
+Modules go to the same places in speechbrain/, with their imports renamed, tests
+to tests/unittests/attractors, the recipe to recipes/WSJ0Mix/attractors, with a
+YAML file of all layers for each system and its row in tests/recipes. The same
+command again changes nothing; files that are SpeechBrain's are left as they are,
+but for the rows.
+"""
+
+import argparse
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from upstream_recipe import (
+    OVERLAY,
+    PACKAGE,
+    RECIPE,
+    RENAMED,
+    ROOT,
+    add_rows,
+    flatten,
+    flatten_source,
+    readme,
+    rewrite,
+    rows,
+    sample_lists,
+    systems,
+)
+
+from speechbrain_kmdanet.errors import UserError, run_command
+
+TESTS = Path("tests/unittests/attractors")
+ROWS = Path("tests/recipes/WSJ0Mix.csv")
+# What a part begins with; what that imports comes along.
+PARTS: dict[int, tuple[list[str], list[str]]] = {
+    1: (["lobes.models.danet", "lobes.models.embedding"], []),
+    2: (
+        [],
+        ["kmeans_danet_spherical", "kmeans_danet_euclidean", "danet"],
+    ),
+    3: (["inference.separation", "inference.recordings"], ["*"]),
+}
+RUFF = shutil.which("ruff", path=str(Path(sys.executable).parent))
+ABSOLUTE = re.compile(r"\|([^|\s][^|\n]{0,18})\|")
+
+
+def module_file(name: str) -> Path:
+    """The file of a module of the package, by its name in it."""
+    return ROOT / PACKAGE / f"{name.replace('.', '/')}.py"
+
+
+def imports(text: str) -> Iterator[str]:
+    """Names, in the package, of the modules that a file needs.
+
+    Arguments
+    ---------
+    text : str
+        Python or YAML.
+
+    Yields
+    ------
+    str
+        The names.
+    """
+    for found in re.findall(rf"{PACKAGE}\.([a-z0-9_.]+)", text):
+        name = found.rstrip(".")
+        while name and not module_file(name).is_file():
+            name = name.rpartition(".")[0]  # a class, or a function
+        if name:
+            yield name
+
+
+def closure(texts: list[str]) -> set[str]:
+    """Modules of the package that some files need, also through others."""
+    found: set[str] = set()
+    waiting = [name for text in texts for name in imports(text)]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += imports(module_file(name).read_text("utf-8"))
+    return found
+
+
+def destination(name: str) -> Path:
+    """Where a module goes, in a checkout."""
+    place = RENAMED.get(name, name).replace(".", "/")
+    return Path("speechbrain", f"{place}.py")
+
+
+def rewrite_python(text: str) -> str:
+    """See :func:`rewrite`, for a Python file."""
+    tree = ast.parse(text)
+    lines = text.splitlines()
+    for node in ast.walk(tree):
+        holders = ast.FunctionDef, ast.ClassDef, ast.Module
+        if isinstance(node, holders) and ast.get_docstring(node):
+            written = node.body[0]
+            for number in range(written.lineno - 1, written.end_lineno or 0):
+                lines[number] = ABSOLUTE.sub(r"abs(\1)", lines[number])
+    future = "from __future__ import annotations"
+    if any(isinstance(node, ast.FunctionDef) for node in ast.walk(tree)):
+        after = tree.body[0].end_lineno if ast.get_docstring(tree) else 0
+        lines[after:after] = ["", future] if after else [future, ""]
+    return rewrite("\n".join(lines) + "\n")
+
+
+def chosen_systems(part: int) -> list[str]:
+    """The systems whose YAML files a part adds."""
+    names = PARTS[part][1]
+    if "*" not in names:
+        return names
+    before = {x for other in range(1, part) for x in PARTS[other][1]}
+    return [name for name in systems() if name not in before]
+
+
+def part_modules(part: int) -> set[str]:
+    """The modules that a part adds to those before it."""
+    needed: set[str] = set()
+    for number in range(1, part + 1):
+        seeds, _ = PARTS[number]
+        texts = [f"{PACKAGE}.{name}" for name in seeds]
+        texts += [flatten_source(name) for name in chosen_systems(number)]
+        if number == 2:
+            scripts = [RECIPE / x for x in ("train.py", "prepare_data.py")]
+            texts += [file.read_text("utf-8") for file in scripts]
+        found = closure(texts)
+        needed = found - needed if number == part else needed | found
+    return needed
+
+
+def part_tests(modules: set[str], before: set[str]) -> Iterator[Path]:
+    """Unit tests that need some of these modules, those before, and no more."""
+    for file in sorted((ROOT / "tests" / "unit").glob("*.py")):
+        text = file.read_text("utf-8")
+        needed = set(imports(text))
+        others = {
+            x.split(".")[0]
+            for x in re.findall(r"^(?:from|import) (\w+)", text, re.M)
+        }
+        own = {x.stem for x in (ROOT / "tests").glob("*.py")}
+        own |= {x.stem for x in (ROOT / "recipes").rglob("*.py")}
+        own |= {"recipes", "benchmarks", "reproduction", "hypothesis"}
+        # SpeechBrain's utils gives proxies of its modules, in which a test
+        # cannot replace anything.
+        proxies = re.search(rf"^from {PACKAGE}\.utils import", text, re.M)
+        if others & own or proxies or not needed <= modules | before:
+            continue
+        if needed & modules or (file.stem == "conftest" and not before):
+            yield file
+
+
+def plan(checkout: Path, parts: list[int]) -> dict[Path, str]:
+    """What is to be written, by its place in a checkout.
+
+    Arguments
+    ---------
+    checkout : pathlib.Path
+        The checkout.
+    parts : list of int
+        The parts that are wanted.
+
+    Returns
+    -------
+    dict
+        Texts by path.
+    """
+    files: dict[Path, str] = {}
+    before: set[str] = set()
+    done: list[str] = []
+    for part in sorted(PARTS):
+        modules, names = part_modules(part), chosen_systems(part)
+        done += names
+        if part in parts:
+            for name in sorted(modules):
+                text = module_file(name).read_text("utf-8")
+                files[destination(name)] = rewrite_python(text)
+            for file in part_tests(modules, before):
+                text = rewrite_python(file.read_text("utf-8"))
+                files[TESTS / file.name] = text
+            for name in names:
+                files[OVERLAY / "hparams" / f"{name}.yaml"] = flatten(name)
+            if part == 2:
+                for script in ("train.py", "prepare_data.py"):
+                    text = (RECIPE / script).read_text("utf-8")
+                    files[OVERLAY / script] = rewrite_python(text)
+                requirements = "jsonschema\nmir_eval\nruamel.yaml\n"
+                files[OVERLAY / "extra_requirements.txt"] = requirements
+                files.update(sample_lists(checkout))
+            if names:
+                files[OVERLAY / "README.md"] = readme(done)
+        before |= modules
+    return files
+
+
+def lay_over(checkout: Path, parts: list[int]) -> tuple[int, int]:
+    """Writes what differs; how many files were written, and are there.
+
+    Arguments
+    ---------
+    checkout : pathlib.Path
+        A checkout of SpeechBrain.
+    parts : list of int
+        The parts that are wanted.
+
+    Returns
+    -------
+    tuple of int
+        Files written, and all files of the parts.
+
+    Raises
+    ------
+    UserError
+        If it is no checkout, or has files of its own in these places.
+    """
+    if not (checkout / "speechbrain" / "core.py").is_file():
+        raise UserError(
+            f"there is no speechbrain/core.py in {checkout}: give a checkout "
+            "of SpeechBrain"
+        )
+    files = plan(checkout, parts)
+    # Sorted before they are compared: the second time, nothing changes.
+    for path, text in files.items():
+        if path.suffix == ".py" and RUFF:
+            files[path] = _sorted(text, checkout, path, RUFF)
+    theirs = [
+        path for path in files if _is_theirs(checkout / path, files[path])
+    ]
+    if theirs:
+        raise UserError(
+            f"{checkout / theirs[0]} is SpeechBrain's own: give it another "
+            "place in RENAMED of tools/upstream.py"
+        )
+    written = 0
+    for path, text in files.items():
+        file = checkout / path
+        if not file.is_file() or file.read_text("utf-8") != text:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+            written += 1
+    names = [x for part in parts for x in chosen_systems(part)]
+    if names and (checkout / ROWS).is_file():
+        written += add_rows(checkout / ROWS, rows(names))
+    return written, len(files)
+
+
+def _is_theirs(file: Path, text: str) -> bool:
+    """Whether a file that is there is another than an earlier one of ours."""
+    if not file.is_file():
+        return False
+    there = file.read_text("utf-8", errors="replace")
+    return there.partition("\n")[0] != text.partition("\n")[0]
+
+
+def _sorted(text: str, checkout: Path, path: Path, ruff: str) -> str:
+    """A Python file with imports and form as SpeechBrain's settings want."""
+    for options in (["check", "--fix", "--exit-zero"], ["format"]):
+        done = subprocess.run(
+            [ruff, *options, "--stdin-filename", str(path), "-"],
+            cwd=checkout,
+            input=text,
+            capture_output=True,
+            text=True,
+        )
+        text = done.stdout or text
+    return text
+
+
+def run(arguments: list[str]) -> None:
+    """Does what the command line says."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "checkout", type=Path, metavar="CHECKOUT", help="of SpeechBrain"
+    )
+    parser.add_argument(
+        "--part",
+        type=int,
+        choices=sorted(PARTS),
+        help="1: k-means, attractors and DANet; 2: the recipe with three "
+        "systems; 3: the rest (default: all)",
+    )
+    options = parser.parse_args(arguments)
+    parts = [options.part] if options.part else sorted(PARTS)
+    written, count = lay_over(options.checkout, parts)
+    unsorted = "" if RUFF else "; install ruff to have imports sorted"
+    sys.stdout.write(
+        f"{options.checkout}: {count} files, {written} of them written now"
+        f"{unsorted}\n"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    return run_command("upstream.py", run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
