@@ -1,4 +1,4 @@
-"""The references through train.py: ideal masks, Conv-TasNet and SepFormer."""
+"""The references through train.py: ideal masks, and the waveform domain."""
 
 import csv
 import json

@@ -6,10 +6,13 @@ import pytest
 import torch
 
 from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.inference.separation import AttractorSeparation
+from speechbrain_kmdanet.lobes.models.counting import TalkerCounter
 from speechbrain_kmdanet.lobes.models.embedding import EmbeddingNet
 from speechbrain_kmdanet.lobes.models.one_and_rest import OneAndRest
 from speechbrain_kmdanet.nnet.loss.one_and_rest import one_and_rest_loss
 from speechbrain_kmdanet.nnet.loss.separation import si_sdr
+from speechbrain_kmdanet.processing.stft import STFTDecoder, STFTEncoder
 
 
 def make_masker():
@@ -120,3 +123,23 @@ def test_one_talker_alone():
     torch.testing.assert_close(
         one_and_rest_loss(estimates, sources), -si_sdr(estimates, sources)[:, 0]
     )
+
+
+def test_a_counter_says_when_to_stop():
+    encoder = STFTEncoder(n_fft=64, hop_length=16)
+    modules = {
+        "encoder": encoder,
+        "masknet": make_masker(),
+        "decoder": STFTDecoder(n_fft=64, hop_length=16),
+        "counter": TalkerCounter(num_bins=33, channels=(4, 4, 4)),
+    }
+    hparams = {"sample_rate": 8000, "num_spks": 2}
+    separator = AttractorSeparation(modules, hparams)
+    mixture = torch.randn(1, 3000)
+    last = separator.mods.counter.output[-1]
+    for count in (1, 3, 4):
+        with torch.no_grad():
+            last.bias.copy_(100.0 * (torch.arange(4) == count - 1))
+        sources = separator.separate_batch(mixture, num_spks="auto").cpu()
+        assert sources.shape == (1, 3000, count)
+        torch.testing.assert_close(sources.sum(2), mixture, atol=1e-4, rtol=0)

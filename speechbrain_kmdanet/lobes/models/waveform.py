@@ -1,7 +1,8 @@
-"""SpeechBrain's waveform-domain separators behind the interface of ours.
+"""Waveform-domain separators behind the interface of the others.
 
 A learned filter bank takes the place of the STFT, and a masknet of SpeechBrain
-(Conv-TasNet's MaskNet, SepFormer's Dual_Path_Model) that of the embeddings.
+(Conv-TasNet's MaskNet, SepFormer's Dual_Path_Model) or of tasnet.py that of the
+embeddings.
 
 References: Luo and Mesgarani, "Conv-TasNet: Surpassing ideal time-frequency
 magnitude masking for speech separation"; Subakan, Ravanelli, Cornell, Bronzi
