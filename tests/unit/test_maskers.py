@@ -443,14 +443,3 @@ def test_another_trunk(system):
             assert parameter.grad.isfinite().all()
             assert (parameter.grad != 0).any()
     assert_batch_equals_single(masker.eval())
-
-
-@pytest.mark.parametrize("system", ["danet_spherical", "one_and_rest"])
-def test_more_talkers_than_bins(system):
-    masker = make_masker(system).eval()
-    spectrum = torch.randn(2, NUM_BINS, 2, dtype=torch.complex64)
-    num_frames = torch.tensor([2, 1])
-    message = "num_spks=34 talkers cannot be told apart in the 33 .* of item 1"
-    with pytest.raises(ValueError, match=message):
-        masker(spectrum, num_frames, num_spks=34)
-    assert len(masker(spectrum, num_spks=34)) == 34

@@ -87,6 +87,8 @@ def _paper_gain(figure: _Figure, reference: _Figure) -> str:
 
 def _gain(figure: _Figure, reference: _Figure) -> str:
     """Difference of our figures: over mixtures, and over seeds."""
+    if figure is reference:
+        return NOTHING
     text = format_figure(figure.minus(reference), signed=True)
     seeds = figure.seeds_interval(reference)
     return text if seeds is None else f"{text} (seeds: ± {seeds:.2f})"
