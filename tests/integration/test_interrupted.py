@@ -154,6 +154,8 @@ def test_training_goes_on(
     later = last.with_name("CKPT+later") / "optimizer.ckpt"
     assert f"{later} is damaged; this checkpoint is left out" in text
     assert not [*killed.glob("save/.unfinished*")]
+    # Its time lies ahead of what a fast machine has saved since.
+    shutil.rmtree(later.parent)
     # No epoch is made again, and no step of the checkpoint.
     epochs = re.findall(r"^epoch: (\d+)", log.read_text(), re.M)
     assert epochs == ["1", "2", "3"]
