@@ -14,6 +14,7 @@ from speechbrain_kmdanet.dataio.corpus import (
     read_part,
 )
 from speechbrain_kmdanet.dataio.mixture_dataset import DynamicMixing
+from speechbrain_kmdanet.processing.bands import resample
 
 RATE = 8000  # Hz
 NUM_SPKS = [1, 2, 3, 4]
@@ -21,7 +22,8 @@ SHARES = [0.2, 0.3, 0.3, 0.2]
 FULL_OVERLAP = 0.6  # share of the batches in which all speak all the time
 PARTIAL = 0.4  # least share of the time that each speaks in, in the others
 SECONDS = 2.0, 8.0  # of mixtures
-VOICE_SECONDS = 2.5
+VOICE_SECONDS = 1.0, 3.0  # of a talker's speech
+SPEEDS = 1.0, 0.9, 1.1  # a voice at another speed is another voice
 
 Recordings = list[dict[str, Any]]
 
@@ -116,15 +118,16 @@ class CountedMixtures(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
 class Voices(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
     """Batches of speech [B, L] of one talker each, with who it is [B].
 
-    As what a separator makes, it has leaks of others, noise and gaps; and
-    other microphones, so that a microphone is not taken for a voice.
+    As what a separator makes, it has leaks of others, what masks do to speech,
+    noise and gaps; and other microphones, so that a microphone is not taken
+    for a voice.
 
     Arguments
     ---------
     speech, noise : list of dict
         The recordings.
     batch_size : int
-        Items in a batch.
+        Items in a batch, all of one length.
     seed : int
         Seed of all draws.
     """
@@ -136,57 +139,89 @@ class Voices(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
         for recording in speech:
             self.talkers.setdefault(recording["speaker"], []).append(recording)
         self.names = sorted(self.talkers)
+        self.num_voices = len(SPEEDS) * len(self.names)
         self.noise = noise
         self.batch_size = batch_size
         self.seed = seed
-        self.length = round(VOICE_SECONDS * RATE)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         rng = np.random.default_rng(self.seed)
         chances = np.sqrt([len(self.talkers[name]) for name in self.names])
         chances /= chances.sum()
         while True:
-            labels = rng.choice(len(self.names), self.batch_size, p=chances)
-            speech = [self._draw(self.names[label], rng) for label in labels]
+            length = round(10 * rng.uniform(*VOICE_SECONDS)) * RATE // 10
+            talkers = rng.choice(len(self.names), self.batch_size, p=chances)
+            speeds = rng.integers(len(SPEEDS), size=self.batch_size)
+            speech = [
+                self._draw(self.names[talker], SPEEDS[speed], length, rng)
+                for talker, speed in zip(talkers, speeds)
+            ]
             yield (
                 torch.from_numpy(np.stack(speech).astype(np.float32)),
-                torch.from_numpy(labels),
+                torch.from_numpy(talkers * len(SPEEDS) + speeds),
             )
 
-    def _draw(self, name: Any, rng: np.random.Generator) -> np.ndarray:
+    def _draw(
+        self, name: Any, speed: float, length: int, rng: np.random.Generator
+    ) -> np.ndarray:
         """Speech of a talker [L]."""
         own = self.talkers[name]
-        x = self._segment(own, rng)
+        x = self._segment(own, length, rng, speed)
         if len(own) > 1 and rng.uniform() < 0.3:
-            cut = rng.integers(self.length)
-            x = np.concatenate([x[:cut], self._segment(own, rng)[cut:]])
+            cut = rng.integers(length)
+            other_part = self._segment(own, length, rng, speed)[cut:]
+            x = np.concatenate([x[:cut], other_part])
         if rng.uniform() < 0.6:
             x = _equalise(x, rng)
         if rng.uniform() < 0.6:
             other = self.names[rng.integers(len(self.names))]
-            leak = self._segment(self.talkers[other], rng)
+            leak = self._segment(self.talkers[other], length, rng)
             if rng.uniform() < 0.5:
-                start, end = np.sort(rng.integers(0, self.length, 2))
+                start, end = np.sort(rng.integers(0, length, 2))
                 leak[:start] = leak[end:] = 0.0
-            x = x + leak * 10 ** (-rng.uniform(6, 25) / 20)
+            if rng.uniform() < 0.5:
+                x = _masked(x, leak * 10 ** (rng.uniform(-6, 6) / 20), rng)
+            else:
+                x = x + leak * 10 ** (-rng.uniform(6, 25) / 20)
         if self.noise and rng.uniform() < 0.4:
-            sound = self._segment(self.noise, rng)
+            sound = self._segment(self.noise, length, rng)
             x = x + sound * 10 ** (-rng.uniform(10, 30) / 20)
         if rng.uniform() < 0.3:
-            x[rng.integers(self.length // 4, self.length) :] = 0.0
+            x[rng.integers(length // 4, length) :] = 0.0
         return x
 
     def _segment(
-        self, recordings: Recordings, rng: np.random.Generator
+        self,
+        recordings: Recordings,
+        length: int,
+        rng: np.random.Generator,
+        speed: float = 1.0,
     ) -> np.ndarray:
         """A part of one of the recordings [L], level 1."""
         recording = recordings[rng.integers(len(recordings))]
-        room = max(1, recording["samples"] - self.length + 1)
-        length = min(self.length, recording["samples"])
-        x = read_part("/", recording, int(rng.integers(room)), length)
+        # Read as if sampled at another rate: resampling changes the speed.
+        rate = round(recording["sample_rate"] * speed)
+        needed = -(-length * rate // RATE)
+        start = int(rng.integers(max(1, recording["samples"] - needed + 1)))
+        part = start, min(needed, recording["samples"])
+        x = resample(read_part("/", recording, *part), rate, RATE)
         level = np.sqrt(np.float32(recording["level"]))
-        segment: np.ndarray = np.resize(x, self.length) / level
+        segment: np.ndarray = np.resize(x, length) / level
         return segment
+
+
+def _masked(
+    x: np.ndarray, other: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """What masks, not always right, let through of two talkers [L]."""
+    window = torch.hann_window(512)
+    both = torch.from_numpy(np.stack([x, other]).astype(np.float32))
+    spectra = torch.stft(both, 512, 128, window=window, return_complex=True)
+    powers = spectra.abs() ** rng.uniform(0.5, 2.0)
+    mask = powers[0] / powers.sum(0).clamp_min(1e-12)
+    least = rng.uniform(0.0, 0.2)  # of the other, everywhere
+    made = spectra.sum(0) * (least + (1 - least) * mask)
+    return torch.istft(made, 512, 128, window=window, length=len(x)).numpy()
 
 
 def _equalise(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:

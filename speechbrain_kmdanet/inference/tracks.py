@@ -2,22 +2,25 @@
 
 A stretch is what one talker of a window says between two pauses. Stretches of
 neighbouring windows are one where both windows hear the same at the same time.
-For the rest, those of one talker are known by their voices; and no talker is
-two at a time.
+The voices of what is left are clustered as bins are, by spherical k-means; but
+no talker is two at a time.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
+import torch
 
-ALIKE = 0.5  # cosine of the voices of one talker, at least
-TOGETHER = 1.0  # what it costs to be heard at the same time
+from speechbrain_kmdanet.processing.kmeans import kmeans
+
+ALIKE = 0.4  # likeness of two clusters that may be one talker's
+TOGETHER = 0.5  # of a cosine: what it costs to be heard at the same time
 SHORT = 1.0  # seconds; the voices of shorter groups are vague
 RARE = 0.06  # of all speech: no talker of a recording says less
-AT_A_TIME = 300  # groups that are compared with each other
-NEVER = -10.0  # below every likeness
-NO_LIMIT = 10.0  # above every likeness: only the number counts
+RESTARTS = 10  # of k-means
+SWEEPS = 10  # through all groups, at most
 
 
 @dataclass(frozen=True)
@@ -50,53 +53,43 @@ class Stretch:
     same_as: int = -1
 
 
-Span = tuple[float, float]
-
-
 @dataclass(frozen=True)
-class _Group:
-    """Stretches that are taken for one talker's."""
+class _Groups:
+    """Stretches that are taken for one talker's, N groups.
 
-    members: tuple[int, ...]
-    voice: np.ndarray  # [E], the sum of those of its members by seconds
-    seconds: float  # of known voice
-    spans: dict[int, list[Span]]  # when it is heard, by window
+    Arguments
+    ---------
+    of : numpy.ndarray
+        The group of each stretch.
+    voices : numpy.ndarray
+        Sums of their voices by seconds [N, E].
+    known : numpy.ndarray
+        Seconds of known voice [N].
+    seconds : numpy.ndarray
+        Seconds [N].
+    together : list of dict
+        Of each group, the seconds that it is heard together with others.
+    """
 
-    def __add__(self, other: "_Group") -> "_Group":
-        """Both as one."""
-        spans = dict(self.spans)
-        for window, more in other.spans.items():
-            spans[window] = spans.get(window, []) + more
-        return _Group(
-            self.members + other.members,
-            self.voice + other.voice,
-            self.seconds + other.seconds,
-            spans,
-        )
+    of: np.ndarray
+    voices: np.ndarray
+    known: np.ndarray
+    seconds: np.ndarray
+    together: list[dict[int, float]]
 
-    def together(self, other: "_Group") -> float:
-        """Share of the time of one that both are heard in one window."""
-        seconds = 0.0
-        for window in self.spans.keys() & other.spans.keys():
-            for start, end in self.spans[window]:
-                for begin, last in other.spans[window]:
-                    seconds += max(0.0, min(end, last) - max(start, begin))
-        lengths = [
-            sum(
-                end - start
-                for spans in x.spans.values()
-                for start, end in spans
-            )
-            for x in (self, other)
-        ]
-        return seconds / min(lengths) if seconds else 0.0
+    def shares(self, group: int, talkers: np.ndarray, count: int) -> np.ndarray:
+        """Shares of a group that are heard together with each talker [K]."""
+        shares = np.zeros(count)
+        for other, seconds in self.together[group].items():
+            if talkers[other] >= 0:
+                shares[talkers[other]] += seconds / self.seconds[group]
+        return shares
 
 
 def assign_tracks(
     stretches: Sequence[Stretch],
     num_tracks: int | None = None,
     most: int = 4,
-    alike: float = ALIKE,
 ) -> list[int]:
     """Gives stretches of speech their tracks.
 
@@ -108,8 +101,6 @@ def assign_tracks(
         Number of tracks, if it is known.
     most : int
         Largest number of tracks, if it is not.
-    alike : float
-        Least cosine of the voices of one talker, if it is not.
 
     Returns
     -------
@@ -126,78 +117,116 @@ def assign_tracks(
     ... )
     [0, 1, 1, 0]
     """
-    if num_tracks is not None:
-        most, alike = num_tracks, NO_LIMIT
+    if not stretches:
+        return []
     groups = _link(stretches)
-    # Short ones say little of voices: they are given to what is there then.
-    vague = [group for group in groups if group.seconds < SHORT]
-    clear = [group for group in groups if group.seconds >= SHORT]
-    tracks: list[_Group] = []
-    for start in range(0, len(clear), AT_A_TIME):
-        tracks = _merge(tracks + clear[start : start + AT_A_TIME], most, alike)
+    clear = np.flatnonzero(groups.known >= SHORT)
+    least = min(num_tracks or 1, len(groups.seconds))
+    if len(clear) < least:
+        clear = np.argsort(-groups.known, kind="stable")[:least]
+    talkers = _cluster(groups, clear, least)
     if num_tracks is None:
-        spoken = sum(track.seconds for track in tracks)
-        rare = [x for x in tracks if x.seconds < RARE * spoken]
-        tracks = [x for x in tracks if x.seconds >= RARE * spoken]
-        vague = rare + vague
-    for group in sorted(vague, key=lambda x: -x.seconds):
-        if len(tracks) < (num_tracks or 1):
-            tracks.append(group)
-            continue
-        likeness = [_likeness(group, track) for track in tracks]
-        best = int(np.argmax(likeness))
-        tracks[best] = tracks[best] + group
-    tracks.sort(key=lambda track: min(track.members))
-    track_of = {
-        member: number
-        for number, track in enumerate(tracks)
-        for member in track.members
-    }
-    return [track_of[index] for index in range(len(stretches))]
+        for number in range(2, 1 + min(most, len(clear))):
+            more = _cluster(groups, clear, number)
+            if not _differ(groups, clear, more, number):
+                break
+            talkers = more
+    numbers: dict[int, int] = {}
+    return [
+        numbers.setdefault(int(talkers[group]), len(numbers))
+        for group in groups.of
+    ]
 
 
-def _link(stretches: Sequence[Stretch]) -> list[_Group]:
+def _link(stretches: Sequence[Stretch]) -> _Groups:
     """Stretches as far as neighbouring windows hear the same."""
-    groups: list[_Group] = []
-    group_of: list[int] = []
+    of = np.zeros(len(stretches), int)
+    count = 0
+    windows: dict[int, list[int]] = {}
     for index, stretch in enumerate(stretches):
-        seconds = stretch.end - stretch.start
-        single = _Group(
-            (index,),
-            stretch.voice * seconds,
-            seconds if stretch.voice.any() else 0.0,
-            {stretch.window: [(stretch.start, stretch.end)]},
-        )
         if stretch.same_as < 0:
-            group_of.append(len(groups))
-            groups.append(single)
+            of[index] = count
+            count += 1
         else:
-            group_of.append(group_of[stretch.same_as])
-            groups[group_of[-1]] += single
-    return groups
+            of[index] = of[stretch.same_as]
+        windows.setdefault(stretch.window, []).append(index)
+    seconds = np.array([x.end - x.start for x in stretches])
+    voices = np.stack([x.voice for x in stretches])
+    sums = np.zeros((count, voices.shape[1]))
+    np.add.at(sums, of, voices * seconds[:, None])
+    together: list[dict[int, float]] = [{} for _ in range(count)]
+    for here in windows.values():
+        for i, j in permutations(here, 2):
+            one, other = stretches[i], stretches[j]
+            shared = min(one.end, other.end) - max(one.start, other.start)
+            if shared > 0 and of[i] != of[j]:
+                before = together[of[i]].get(of[j], 0.0)
+                together[of[i]][of[j]] = before + shared
+    return _Groups(
+        of,
+        sums,
+        np.bincount(of, seconds * voices.any(1), count),
+        np.bincount(of, seconds, count),
+        together,
+    )
 
 
-def _likeness(one: _Group, other: _Group) -> float:
-    """Cosine of two voices, less what they are heard together."""
-    norms = np.linalg.norm(one.voice) * np.linalg.norm(other.voice)
-    cosine = float(one.voice @ other.voice / max(norms, 1e-12))
-    return cosine - TOGETHER * one.together(other)
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """The directions of vectors [N, E]; zeros stay."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    directions: np.ndarray = vectors / np.maximum(lengths, 1e-12)
+    return directions
 
 
-def _merge(groups: list[_Group], most: int, alike: float) -> list[_Group]:
-    """Merges the groups that are most alike, until none are, or few are left."""
-    groups = list(groups)
-    likeness = np.full((len(groups), len(groups)), NEVER)
-    for i, one in enumerate(groups):
-        for j in range(i):
-            likeness[i, j] = _likeness(one, groups[j])
-    while len(groups) > 1:
-        i, j = divmod(int(likeness.argmax()), len(groups))
-        if likeness[i, j] < alike and len(groups) <= most:
+def _cluster(groups: _Groups, clear: np.ndarray, number: int) -> np.ndarray:
+    """The talker of each group [N], by the voices of those that are clear."""
+    voices = _unit(groups.voices)
+    weights = groups.known if groups.known.any() else groups.seconds
+    found = kmeans(
+        torch.from_numpy(voices[clear]).unsqueeze(0),
+        number,
+        weights=torch.from_numpy(weights[clear]).unsqueeze(0),
+        metric="spherical",
+        num_init=RESTARTS,
+        generator=0,
+    )
+    centroids = _unit(found.centroids[0].numpy())
+    vague = np.setdiff1d(np.arange(len(voices)), clear)
+    talkers = np.full(len(voices), -1)
+
+    def place(chosen: np.ndarray) -> None:
+        """Gives groups, the longest first, to those whom they are likest."""
+        for group in chosen[np.argsort(-groups.seconds[chosen], kind="stable")]:
+            likeness = centroids @ voices[group]
+            likeness -= TOGETHER * groups.shares(group, talkers, number)
+            talkers[group] = np.argmax(likeness)
+
+    for _ in range(SWEEPS):
+        before = talkers.copy()
+        place(clear)
+        if np.array_equal(talkers, before):
             break
-        groups[j] = groups[j] + groups.pop(i)
-        likeness = np.delete(np.delete(likeness, i, 0), i, 1)
-        for k, other in enumerate(groups):
-            if k != j:
-                likeness[max(j, k), min(j, k)] = _likeness(groups[j], other)
-    return groups
+        sums = np.zeros_like(centroids)
+        np.add.at(sums, talkers[clear], groups.voices[clear])
+        centroids = np.where(sums.any(1, keepdims=True), _unit(sums), centroids)
+    place(vague)
+    return talkers
+
+
+def _differ(
+    groups: _Groups, clear: np.ndarray, talkers: np.ndarray, number: int
+) -> bool:
+    """Whether clusters are talkers: none is rare, and no two are alike."""
+    seconds = np.bincount(talkers[clear], groups.known[clear], number)
+    if seconds.min() < RARE * seconds.sum():
+        return False
+    sums = np.zeros((number, groups.voices.shape[1]))
+    np.add.at(sums, talkers[clear], groups.voices[clear])
+    shared = np.zeros((number, number))
+    for group in clear:
+        shares = groups.shares(group, talkers, number)
+        shared[talkers[group]] += shares * groups.seconds[group]
+    shared /= np.minimum.outer(seconds, seconds)
+    centroids = _unit(sums)
+    likeness = centroids @ centroids.T - shared
+    return bool(likeness[~np.eye(number, dtype=bool)].max() < ALIKE)

@@ -103,6 +103,17 @@ def test_short_and_rare_ones_go_to_the_likest():
     assert assign_tracks(unknown) == [0] * 60
 
 
+def test_a_known_number_is_not_used_up_by_mistakes():
+    # Some stretches are like nobody's; that makes one of the two talkers none.
+    said = say([[0], [1]] * 30, np.eye(4))
+    odd = np.array([-0.5, -0.5, 0.7, 0.0])
+    odd = [
+        replace(said[0], start=x, end=x + 1.5, voice=odd) for x in (200, 300)
+    ]
+    tracks = assign_tracks([*said, *odd], 2)
+    assert tracks[:60] == [0, 1] * 30
+
+
 def test_many_stretches():
     rng = np.random.default_rng(0)
     talkers = [[int(x)] for x in rng.integers(0, 3, 700)]
