@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Lays this project over a checkout of SpeechBrain, as a contribution to it.
 
-    python tools/upstream.py CHECKOUT            # all of it
-    python tools/upstream.py CHECKOUT --part 1   # what one pull request holds
+    python tools/upstream.py CHECKOUT              # all of it
+    python tools/upstream.py CHECKOUT --part 1     # what one pull request holds
+    python tools/upstream.py CHECKOUT --part 1 2   # what two hold
 
 Modules go to the same places in speechbrain/, with their imports renamed, tests
 to tests/unittests/attractors, the recipe to recipes/WSJ0Mix/attractors, with a
 YAML file of all layers for each system and its row in tests/recipes. The same
-command again changes nothing; files that are SpeechBrain's are left as they are,
-but for the rows.
+command again changes nothing; what has been edited since is kept unless --force
+is given; files that are SpeechBrain's are left as they are, but for the rows.
 """
 
 import argparse
@@ -40,6 +41,11 @@ from speechbrain_kmdanet.errors import UserError, run_command
 
 TESTS = Path("tests/unittests/attractors")
 ROWS = Path("tests/recipes/WSJ0Mix.csv")
+# What a checkout has, and an installed SpeechBrain has not.
+THERE = Path("speechbrain/core.py"), ROWS, Path("tests/samples/separation")
+README = OVERLAY / "README.md"
+# What SpeechBrain does not want itself: pictures, and the SDR.
+REQUIREMENTS = "matplotlib\ntorchmetrics\n"
 # What a part begins with; what that imports comes along.
 PARTS: dict[int, tuple[list[str], list[str]]] = {
     1: (["lobes.models.danet", "lobes.models.embedding"], []),
@@ -176,10 +182,8 @@ def plan(checkout: Path, parts: list[int]) -> dict[Path, str]:
     """
     files: dict[Path, str] = {}
     before: set[str] = set()
-    done: list[str] = []
     for part in sorted(PARTS):
         modules, names = part_modules(part), chosen_systems(part)
-        done += names
         if part in parts:
             for name in sorted(modules):
                 text = module_file(name).read_text("utf-8")
@@ -188,21 +192,38 @@ def plan(checkout: Path, parts: list[int]) -> dict[Path, str]:
                 text = rewrite_python(file.read_text("utf-8"))
                 files[TESTS / file.name] = text
             for name in names:
-                files[OVERLAY / "hparams" / f"{name}.yaml"] = flatten(name)
+                files[_yaml(name)] = flatten(name)
             if part == 2:
                 for script in ("train.py", "prepare_data.py"):
                     text = (RECIPE / script).read_text("utf-8")
                     files[OVERLAY / script] = rewrite_python(text)
-                requirements = "jsonschema\nmir_eval\nruamel.yaml\n"
-                files[OVERLAY / "extra_requirements.txt"] = requirements
+                files[OVERLAY / "extra_requirements.txt"] = REQUIREMENTS
                 files.update(sample_lists(checkout))
-            if names:
-                files[OVERLAY / "README.md"] = readme(done)
         before |= modules
+    listed = _systems_there(checkout, parts)
+    if listed:
+        files[README] = readme(listed)
     return files
 
 
-def lay_over(checkout: Path, parts: list[int]) -> tuple[int, int]:
+def _systems_there(checkout: Path, parts: list[int]) -> list[str]:
+    """The systems that are in a checkout, or will be with some parts."""
+    return [
+        name
+        for part in sorted(PARTS)
+        for name in chosen_systems(part)
+        if part in parts or (checkout / _yaml(name)).is_file()
+    ]
+
+
+def _yaml(system: str) -> Path:
+    """Where the YAML file of a system goes, in a checkout."""
+    return OVERLAY / "hparams" / f"{system}.yaml"
+
+
+def lay_over(
+    checkout: Path, parts: list[int], force: bool = False
+) -> tuple[int, int]:
     """Writes what differs; how many files were written, and are there.
 
     Arguments
@@ -211,6 +232,8 @@ def lay_over(checkout: Path, parts: list[int]) -> tuple[int, int]:
         A checkout of SpeechBrain.
     parts : list of int
         The parts that are wanted.
+    force : bool
+        Whether to replace files of ours that have been edited.
 
     Returns
     -------
@@ -220,45 +243,68 @@ def lay_over(checkout: Path, parts: list[int]) -> tuple[int, int]:
     Raises
     ------
     UserError
-        If it is no checkout, or has files of its own in these places.
+        If it is no checkout, lacks a part that is stood on, or has other files
+        in these places. Nothing is written then.
     """
-    if not (checkout / "speechbrain" / "core.py").is_file():
-        raise UserError(
-            f"there is no speechbrain/core.py in {checkout}: give a checkout "
-            "of SpeechBrain"
-        )
+    for path in THERE:
+        if not (checkout / path).exists():
+            raise UserError(
+                f"there is no {path} in {checkout}: give a checkout of "
+                "SpeechBrain"
+            )
+    for part in range(1, max(parts)):
+        needed = [] if part in parts else map(destination, part_modules(part))
+        for path in needed:
+            if not (checkout / path).is_file():
+                raise UserError(
+                    f"part {max(parts)} stands on part {part}, of which {path} "
+                    f"is not in {checkout}: lay that over before, or give "
+                    f"--part {part} {max(parts)}"
+                )
     files = plan(checkout, parts)
     # Sorted before they are compared: the second time, nothing changes.
     for path, text in files.items():
         if path.suffix == ".py" and RUFF:
             files[path] = _sorted(text, checkout, path, RUFF)
-    theirs = [
-        path for path in files if _is_theirs(checkout / path, files[path])
-    ]
-    if theirs:
-        raise UserError(
-            f"{checkout / theirs[0]} is SpeechBrain's own: give it another "
-            "place in RENAMED of tools/upstream.py"
-        )
-    written = 0
-    for path, text in files.items():
-        file = checkout / path
-        if not file.is_file() or file.read_text("utf-8") != text:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text, encoding="utf-8")
-            written += 1
+    new = {
+        path: text
+        for path, text in files.items()
+        if _check_place(checkout, path, text, force)
+    }
+    for path, text in new.items():
+        (checkout / path).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / path).write_text(text, encoding="utf-8")
     names = [x for part in parts for x in chosen_systems(part)]
-    if names and (checkout / ROWS).is_file():
-        written += add_rows(checkout / ROWS, rows(names))
-    return written, len(files)
+    listed = bool(names) and add_rows(checkout / ROWS, rows(names))
+    return len(new) + listed, len(files)
 
 
-def _is_theirs(file: Path, text: str) -> bool:
-    """Whether a file that is there is another than an earlier one of ours."""
-    if not file.is_file():
-        return False
+def _check_place(checkout: Path, path: Path, text: str, force: bool) -> bool:
+    """Whether a file has to be written, if what is there may be replaced."""
+    file = checkout / path
+    for folder in file.relative_to(checkout).parents:
+        if (checkout / folder).is_file():
+            raise UserError(
+                f"{checkout / folder} is a file where a folder has to go: "
+                "move it away"
+            )
+    if not file.exists():
+        return True
     there = file.read_text("utf-8", errors="replace")
-    return there.partition("\n")[0] != text.partition("\n")[0]
+    if there == text:
+        return False
+    if there.partition("\n")[0] != text.partition("\n")[0]:
+        raise UserError(
+            f"{file} is SpeechBrain's own: give it another place in RENAMED of "
+            "tools/upstream.py"
+        )
+    before = _systems_there(checkout, [])
+    if not force and not (path == README and there == readme(before)):
+        raise UserError(
+            f"{file} is not as this tool writes it, as an edited one: keep it, "
+            "or give --force to replace all that differ"
+        )
+    return True
 
 
 def _sorted(text: str, checkout: Path, path: Path, ruff: str) -> str:
@@ -287,13 +333,19 @@ def run(arguments: list[str]) -> None:
     parser.add_argument(
         "--part",
         type=int,
+        nargs="+",
         choices=sorted(PARTS),
+        default=sorted(PARTS),
         help="1: k-means, attractors and DANet; 2: the recipe with three "
         "systems; 3: the rest (default: all)",
     )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="replace files that have been edited, or are of another version",
+    )
     options = parser.parse_args(arguments)
-    parts = [options.part] if options.part else sorted(PARTS)
-    written, count = lay_over(options.checkout, parts)
+    written, count = lay_over(options.checkout, options.part, options.force)
     unsorted = "" if RUFF else "; install ruff to have imports sorted"
     sys.stdout.write(
         f"{options.checkout}: {count} files, {written} of them written now"

@@ -40,21 +40,17 @@ NEEDS_TWO = {"skim": {"num_repeats": 2}, "resepformer": {"num_repeats": 2}}
 README = """\
 # Separation by attractors with WSJ0Mix
 
+A network embeds every time-frequency bin of a mixture; attractors, one a talker, are means
+of embeddings; masks say how like a bin is to each attractor, and there are as many talkers
+as attractors are asked for. Classic DANet finds attractors by the ground truth in training
+and by k-means at inference; k-means DANet by k-means in both.
+
 {about}
+E1 to E3 are what the second paper below calls experiments: attractors that are fixed after
+training, those of k-means, and those refined from trained anchors.
+
 # How to run
 
-{run}
-# Results
-
-{results}
-
-# Training time and hardware
-
-The first of these separators was trained in 6 h 17 min, on CPU cores that did other
-work, too (Intel Xeon with AVX-512). The small networks of the comparison see 17 minutes of
-mixtures in some 6 s on one core of an AMD EPYC, with `--precision bf16`.
-"""
-RUN = """\
 Install what is needed beside SpeechBrain, build the mixtures (as for
 `../separation`), and train:
 
@@ -64,7 +60,51 @@ python train.py hparams/{system}.yaml --data_folder /data/wsj0-mix/2speakers
 ```
 
 Every key of a YAML file can be given on the command line. A folder of lists
-(`tr.csv`, `cv.csv`, `tt.csv`) is a `data_folder`, too.
+(`tr.csv`, `cv.csv`, `tt.csv`, with the columns ID, mix_wav, s1_wav, s2_wav) is a
+`data_folder`, too, and several folders, of two and of three talkers, are trained on
+together: `--data_folder "[.../2speakers, .../3speakers]"`.
+
+New mixtures in every epoch, of one folder a talker, take the place of those of `tr`:
+
+```shell
+python train.py hparams/{system}.yaml --data_folder /data/wsj0-mix/2speakers \\
+    --dynamic_mixing /data/speakers/tr --epoch_size 20000
+```
+
+Several GPUs:
+
+```shell
+torchrun --nproc_per_node=2 train.py hparams/{system}.yaml \\
+    --data_folder /data/wsj0-mix/2speakers
+```
+
+The same command goes on with a training that was stopped, also within an epoch. At the end
+the best checkpoint is evaluated on `tt` (SI-SDRi, SDRi) and written as a folder for
+`SepformerSeparation.from_hparams`.
+
+# Results
+
+WSJ0 is licensed and was not at hand: these figures are of so762-mix, real read speech of
+talkers that the networks have not heard, mixed by WSJ0-mix's rules, and cannot be compared
+with the paper's in dB. SI-SDRi in dB on 1,000 mixtures each, with 95 % intervals.
+
+{results}
+
+# Training time and hardware
+
+The separator of the first table, of the paper's network, has seen 126 hours of mixtures; it
+was trained in 6 h 17 min on CPU cores that did other work, too (Intel Xeon with AVX-512). The
+small networks of the second see 17 minutes of mixtures in some 6 s on one core of an AMD
+EPYC, with `--precision bf16`.
+
+# References
+
+1. Z. Chen, Y. Luo and N. Mesgarani, "Deep attractor network for single-microphone speaker
+   separation", ICASSP 2017.
+2. Y. Luo, Z. Chen and N. Mesgarani, "Speaker-independent speech separation with deep
+   attractor network", IEEE/ACM TASLP 26(4), 2018.
+3. C. Cadoux, S. Uhlich, M. Ferras and Y. Mitsufuji, "Closing the training/inference gap for
+   deep attractor networks".
 """
 
 
@@ -85,7 +125,24 @@ def rewrite(text: str) -> str:
     for ours, theirs in RENAMED.items():
         pattern = rf"{PACKAGE}\.{re.escape(ours)}\b"
         text = re.sub(pattern, f"speechbrain.{theirs}", text)
+    # Operators of PyTorch have a name of their own.
+    text = re.sub(r"(?<=\btorch\.ops\.)kmdanet\b", "speechbrain", text)
+    text = re.sub(r"\bkmdanet(?=::)", "speechbrain", text)
     return text.replace(PACKAGE, "speechbrain")
+
+
+@cache
+def _comments() -> dict[str, str]:
+    """Comments of the YAML files by the line that each explains."""
+    said: dict[str, set[str]] = {}
+    for folder in (RECIPE / "hparams", ROOT / "hparams"):
+        for file in folder.glob("*.yaml"):
+            for line in file.read_text("utf-8").splitlines():
+                setting, _, comment = line.partition(" # ")
+                setting = re.sub(r": null$", ":", setting.rstrip())
+                said.setdefault(setting, set()).add(comment)
+    only = {key: x.pop() for key, x in said.items() if len(x) == 1}
+    return {key: comment for key, comment in only.items() if comment}
 
 
 @cache
@@ -119,7 +176,7 @@ def flatten(system: str) -> str:
     scripts = "".join(
         (RECIPE / x).read_text("utf-8") for x in ("train.py", "prepare_data.py")
     )
-    written = {key: _dump({key: settings[key]}) for key in order}
+    written = {key: _explained(key, settings[key]) for key in order}
     # Some systems have no use for what their trunk says.
     order = [
         key
@@ -134,6 +191,13 @@ def flatten(system: str) -> str:
         if line.strip() and not line.strip().startswith("#")
     ]
     return rewrite("\n".join([*title, "", *kept, ""]))
+
+
+def _explained(key: str, value: Any) -> str:
+    """YAML of a key, with the comment that it has in its layer."""
+    text = _dump({key: value})
+    comment = _comments().get(text.rstrip())
+    return f"{text.rstrip()} # {comment}\n" if comment else text
 
 
 def _used_after(order: list[str], settings: Any) -> list[str]:
@@ -178,7 +242,7 @@ def _dump(settings: Any) -> str:
     yaml.width = 1 << 20
     yaml.indent(mapping=4, sequence=6, offset=4)
     yaml.dump(settings, stream)
-    truth = re.compile(r"(?<=: )(true|false)$", re.MULTILINE)
+    truth = re.compile(r"(?<=: )(true|false)(?=$| +#)", re.MULTILINE)
     return truth.sub(lambda found: found[1].capitalize(), stream.getvalue())
 
 
@@ -233,13 +297,18 @@ def add_rows(file: Path, wanted: list[dict[str, str]]) -> bool:
         Whether the list has changed; rows of other recipes have not.
     """
     before = file.read_text("utf-8")
-    files = [f",{row['Hparam_file']}," for row in wanted]
-    kept = [x for x in before.splitlines() if not any(y in x for y in files)]
-    stream = io.StringIO()
-    fields = next(csv.reader(kept[:1]))
-    writer = csv.DictWriter(stream, fields, "", lineterminator="\n")
-    writer.writerows(wanted)
-    after = "\n".join([*kept, stream.getvalue()])
+    lines = before.splitlines()
+    fields = next(csv.reader(lines[:1]))
+    for row in wanted:
+        stream = io.StringIO()
+        csv.DictWriter(stream, fields, "", lineterminator="").writerow(row)
+        places = [
+            place
+            for place, line in enumerate(lines)
+            if f",{row['Hparam_file']}," in line
+        ] or [len(lines)]
+        lines[places[0] : places[0] + 1] = [stream.getvalue()]
+    after = "\n".join([*lines, ""])
     if after != before:
         file.write_text(after, encoding="utf-8")
     return after != before
@@ -259,17 +328,13 @@ def sample_lists(checkout: Path) -> dict[Path, str]:
     return {LISTS / f"{x}.csv": text for x in ("tr", "cv", "tt")}
 
 
-def results_text() -> str:
-    """The measured figures of the README, which the recipe's README quotes."""
+def results_tables() -> str:
+    """The tables of measured figures in our README."""
     text = (ROOT / "README.md").read_text("utf-8")
-    begin = text.index("\n## Results\n") + len("\n## Results\n")
-    section = text[begin : text.index("\n## ", begin)].strip()
-    section = re.sub(r"; how they were measured is in\s+\S+", ".", section)
-    return (
-        re.sub(r"\]\((?!http)[^)]*\)", "]", section)
-        .replace("[", "")
-        .replace("]", "")
-    )
+    begin = text.index("\n## Results\n")
+    section = text[begin : text.index("\n## ", begin + 1)]
+    tables = re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE)
+    return "\n".join(tables).strip()
 
 
 def readme(names: list[str]) -> str:
@@ -285,6 +350,6 @@ def readme(names: list[str]) -> str:
     ]
     return README.format(
         about="\n".join([*kept, ""]),
-        run=RUN.format(system=names[0]),
-        results=results_text(),
+        system=names[0],
+        results=results_tables(),
     )

@@ -24,7 +24,10 @@ from speechbrain_kmdanet.inference.separation import AttractorSeparation
 from speechbrain_kmdanet.processing.bins import flatten_bins
 from speechbrain_kmdanet.processing.separation import separate
 from speechbrain_kmdanet.utils.evaluation import evaluate_utterance
-from speechbrain_kmdanet.utils.plots import plot_embeddings, view_embeddings
+from speechbrain_kmdanet.utils.plots_embeddings import (
+    plot_embeddings,
+    view_embeddings,
+)
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "WSJ0Mix" / "separation"
 SMALL = [

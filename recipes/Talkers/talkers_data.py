@@ -19,9 +19,12 @@ from speechbrain_kmdanet.processing.bands import resample
 RATE = 8000  # Hz
 NUM_SPKS = [1, 2, 3, 4]
 SHARES = [0.2, 0.3, 0.3, 0.2]
-FULL_OVERLAP = 0.6  # share of the batches in which all speak all the time
-PARTIAL = 0.4  # least share of the time that each speaks in, in the others
+# How talkers speak: the least share of the time that each speaks in, the share
+# of the mixtures with noise, and that of the batches that are so: all the time,
+# for most of it, or in turns.
+SPEAKING = (1.0, 0.15, 0.5), (0.4, 0.25, 0.25), (0.1, 0.25, 0.25)
 SECONDS = 2.0, 8.0  # of mixtures
+MIXTURE_SPEEDS = 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15
 VOICE_SECONDS = 1.0, 3.0  # of a talker's speech
 SPEEDS = 1.0, 0.9, 1.1  # a voice at another speed is another voice
 
@@ -84,26 +87,26 @@ class CountedMixtures(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
                     overlap=overlap,
                     noise=noise,
                     noise_snr=(5, 30),
-                    noise_share=share,
+                    noise_share=noisy,
+                    speeds=MIXTURE_SPEEDS,
                     sample_rate=RATE,
                     epoch_size=10**6,
                     seed=seed + offset,
                 )
                 for corpus in corpora
             ]
-            for offset, (overlap, share) in enumerate(
-                ((1.0, 0.15), (PARTIAL, 0.25))
-            )
+            for offset, (overlap, noisy, _) in enumerate(SPEAKING)
         ]
         self.batch_size = batch_size
         self.seed = seed
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         rng = np.random.default_rng(self.seed)
+        shares = [share for _, _, share in SPEAKING]
         index = 0
         while True:
             seconds = float(rng.uniform(*SECONDS))
-            sets = self.sets[0 if rng.uniform() < FULL_OVERLAP else 1]
+            sets = self.sets[rng.choice(len(SPEAKING), p=shares)]
             items = []
             for _ in range(self.batch_size):
                 chosen = sets[rng.integers(len(sets))]

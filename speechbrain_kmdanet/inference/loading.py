@@ -163,10 +163,15 @@ def resolve_source(source: Source) -> Path | str | FetchSource:
 
     Example
     -------
-    >>> resolve_source(None).name
-    'kmeans_wide'
+    >>> resolve_source(Path.cwd()) == Path.cwd()
+    True
     """
     if source is None:
+        if not (PACKAGED / DEFAULT).is_dir():
+            raise UserError(
+                "no separator is packaged here: give source, the folder of one "
+                f"or '{HUB}ORGANISATION/NAME'"
+            )
         return PACKAGED / DEFAULT
     if isinstance(source, FetchSource):
         kind, place = source

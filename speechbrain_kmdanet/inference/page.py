@@ -38,7 +38,7 @@ from speechbrain_kmdanet.inference.separation import AttractorSeparation
 from speechbrain_kmdanet.lobes.models.danet import DANet
 from speechbrain_kmdanet.nnet.loss.separation import best_permutation
 from speechbrain_kmdanet.processing.bands import resample
-from speechbrain_kmdanet.utils import plots
+from speechbrain_kmdanet.utils import plots, plots_embeddings
 
 SHOWN = 10  # seconds of the recording in the pictures
 UPLOAD = "100mb"
@@ -179,13 +179,15 @@ def _draw_embeddings(batch: Batch, tracks: Tensor, path: Path) -> Tensor | None:
     theirs = batch.modules.encoder(tracks.T.to(batch.mix)).abs().flatten(1)
     order = best_permutation(torch.cdist(theirs, ours)[None])[0]
     masks = separation.masks[:, 0][order]  # [K, F, T]
-    view = plots.view_embeddings(
+    view = plots_embeddings.view_embeddings(
         embeddings[0],
         energies[0],
         masks.transpose(1, 2).flatten(1),
         attractors=found[0][order],
     )
-    plots.plot_embeddings(view, path, f"Embeddings of the first {SHOWN} s")
+    plots_embeddings.plot_embeddings(
+        view, path, f"Embeddings of the first {SHOWN} s"
+    )
     return masks.cpu()
 
 

@@ -1,8 +1,4 @@
-"""What settings and options may be: checked before anything is made of them.
-
-``schema.yaml`` beside the YAML files, a JSON Schema, says it for each key. What
-is refused is told in one line, in the words of its titles.
-"""
+"""What options may be, and what YAML files may make: checked before it is."""
 
 import dataclasses
 import difflib
@@ -12,26 +8,14 @@ import pydoc
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any, NoReturn
 
-import ruamel.yaml
 import speechbrain as sb
 import torch
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
-from jsonschema.validators import extend
-from ruamel.yaml.error import YAMLError
 
 from speechbrain_kmdanet.errors import UserError, one_line
 
-SCHEMA = "schema.yaml"
 MAX_SHOWN = 80
-# Stands for what has yet to be made or looked up.
-_UNKNOWN = object()
-# HyperPyYAML takes such a text for a tuple.
-TUPLE = re.compile(r"\(.*\)", re.DOTALL)
 # Of a command line, what YAML would read otherwise than as it stands: marks at
 # the beginning, a mapping, a comment, blanks. Brackets, quotes and tags are
 # meant.
@@ -58,91 +42,30 @@ CHOICES = {
 }
 
 
-def _is_number(_: Any, value: Any) -> bool:
-    """Whether a value is a finite number; True and False are none."""
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number; True and False are none.
+
+    Arguments
+    ---------
+    value : object
+        Any value.
+
+    Returns
+    -------
+    bool
+        Whether it is one.
+
+    Example
+    -------
+    >>> [is_number(x) for x in (1, 0.5, True, "1", float("inf"), 10**400)]
+    [True, True, False, False, False, False]
+    """
     return (
         isinstance(value, (int, float))
         and not isinstance(value, bool)
         # Also for integers that are no floating-point numbers
         and -sys.float_info.max <= value <= sys.float_info.max
     )
-
-
-def _is_integer(_: Any, value: Any) -> bool:
-    """Whether a value is an integer; 2.0 is none."""
-    return _is_number(_, value) and isinstance(value, int)
-
-
-def _is_list(_: Any, value: Any) -> bool:
-    """Whether a value is a list, or a tuple of numbers as (1, 2)."""
-    return isinstance(value, list) or (
-        isinstance(value, tuple) and all(_is_number(_, x) for x in value)
-    )
-
-
-_Validator = extend(
-    Draft202012Validator,
-    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
-        {"number": _is_number, "integer": _is_integer, "array": _is_list}
-    ),
-)
-
-
-@cache
-def read_schema(path: Path) -> dict[str, Any]:
-    """Reads a schema of settings.
-
-    Arguments
-    ---------
-    path : pathlib.Path
-        YAML file.
-
-    Returns
-    -------
-    dict
-        The JSON Schema.
-    """
-    return ruamel.yaml.YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-
-
-def find_schemas(files: Iterable[Path]) -> list[Path]:
-    """Finds the schemas that lie beside some files.
-
-    Arguments
-    ---------
-    files : iterable of pathlib.Path
-        YAML files.
-
-    Returns
-    -------
-    list of pathlib.Path
-        The schemas, each once.
-    """
-    beside = dict.fromkeys(path.resolve().parent / SCHEMA for path in files)
-    return [path for path in beside if path.is_file()]
-
-
-def check_settings(settings: Mapping[str, Any], schema: Path) -> None:
-    """Refuses settings that are not what they may be.
-
-    Keys that the schema does not know, and what has yet to be made or looked
-    up (``!new:``, ``!ref``), are not checked.
-
-    Arguments
-    ---------
-    settings : dict
-        Values by key, as ruamel.yaml reads them.
-    schema : pathlib.Path
-        YAML file of the schema.
-
-    Raises
-    ------
-    UserError
-        If a value has another kind or range.
-    """
-    values = _plain(settings)
-    for error in _Validator(read_schema(schema)).iter_errors(values):
-        raise UserError(_describe(error))
 
 
 def check_arguments(node: Any, name: str = "") -> None:
@@ -160,7 +83,7 @@ def check_arguments(node: Any, name: str = "") -> None:
     UserError
         If a class is not there, or has no such argument.
     """
-    kind, _, place = str(_tag(node) or "").partition(":")
+    kind, _, place = str(read_tag(node) or "").partition(":")
     if kind in ("!new", "!name", "!apply"):
         try:
             made = pydoc.locate(place)
@@ -284,54 +207,20 @@ def show(value: Any) -> str:
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
-def _tag(node: Any) -> str | None:
-    """Tag of what ruamel.yaml reads: what is to be made of it, if anything."""
+def read_tag(node: Any) -> str | None:
+    """What is to be made of a value, by its tag.
+
+    Arguments
+    ---------
+    node : object
+        What ruamel.yaml has read.
+
+    Returns
+    -------
+    str
+        The tag, as "!new:torch.nn.ReLU"; None if there is none.
+    """
     return getattr(getattr(node, "tag", None), "value", None)
-
-
-def _plain(node: Any) -> Any:
-    """A value without what has a tag, as that is not known yet."""
-    tag = _tag(node)
-    text = getattr(node, "value", None) if tag == "!tuple" else node
-    if isinstance(text, str) and TUPLE.fullmatch(text):
-        # As HyperPyYAML does; what it cannot read is no tuple of numbers.
-        try:
-            return tuple(ruamel.yaml.YAML(typ="safe").load(f"[{text[1:-1]}]"))
-        except YAMLError:
-            return (text,)
-    if tag:
-        return _UNKNOWN
-    if isinstance(node, Mapping):
-        known = {str(key): _plain(value) for key, value in node.items()}
-        return {key: x for key, x in known.items() if x is not _UNKNOWN}
-    if isinstance(node, list):
-        items = [_plain(item) for item in node]
-        return _UNKNOWN if any(x is _UNKNOWN for x in items) else items
-    return node
-
-
-def _describe(error: ValidationError) -> str:
-    """What is wrong with a value, in one line."""
-    key, *inside = error.absolute_path
-    name = f"{key}{''.join(f'[{part}]' for part in inside)}"
-    schema: Any = error.schema
-    if error.validator == "additionalProperties":
-        known = schema["properties"]
-        unknown = next(x for x in error.instance if x not in known)
-        return f"{name} has no key {show(unknown)}{suggest(unknown, known)}"
-    return f"{name} must be {_expected(error)}, got {show(error.instance)}"
-
-
-def _expected(error: ValidationError) -> str:
-    """What a value would have to be."""
-    schema: Any = error.schema
-    if "title" in schema:
-        return schema["title"]
-    if error.validator == "anyOf":
-        return " or ".join(map(_expected, error.context))
-    if "enum" in schema:
-        return f"one of {tuple(schema['enum'])}"
-    return schema["type"]
 
 
 def parse_command(arguments: Sequence[str]) -> tuple[str, Any, str]:
@@ -449,7 +338,7 @@ def check_run_opts(run_opts: Any) -> Any:
         if value is not None and value < least:
             kind = "a positive integer" if least else "0 or a positive integer"
             _refuse(key, kind, value)
-    if not _is_number(None, run_opts.get("max_grad_norm", 0.0)):
+    if not is_number(run_opts.get("max_grad_norm", 0.0)):
         _refuse("max_grad_norm", "a number", run_opts["max_grad_norm"])
     for key, choices in CHOICES.items():
         if run_opts.get(key, choices[0]) not in choices:

@@ -24,13 +24,8 @@ from ruamel.yaml.error import YAMLError
 
 from speechbrain_kmdanet.errors import UserError, one_line
 from speechbrain_kmdanet.utils.jobs import write_whole
-from speechbrain_kmdanet.utils.settings import (
-    check_arguments,
-    check_settings,
-    find_schemas,
-    show,
-    suggest,
-)
+from speechbrain_kmdanet.utils.schema import check_settings, find_schemas
+from speechbrain_kmdanet.utils.settings import check_arguments, show, suggest
 
 LAYERS = "layers"
 NEW, REF = "!new:", "!ref"

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_kmdanet.command_line import make_parser
-from speechbrain_kmdanet.utils.settings import read_schema
+from speechbrain_kmdanet.utils.schema import read_schema
 
 READMES = sorted(
     path

@@ -9,7 +9,7 @@ from recipe_runs import OWN, RECIPE, ROOT, SYSTEMS
 from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_kmdanet.errors import UserError
-from speechbrain_kmdanet.utils.settings import read_schema
+from speechbrain_kmdanet.utils.schema import read_schema
 from speechbrain_kmdanet.utils.yaml_layers import (
     load_settings,
     read_layers,

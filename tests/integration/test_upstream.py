@@ -88,10 +88,10 @@ def test_parts_are_disjoint_and_make_the_whole(checkout):
 
     whole = plan(1, 2, 3)
     each = [plan(part) for part in (1, 2, 3)]
-    names = [set(files) - {upstream.OVERLAY / "README.md"} for files in each]
+    names = [set(files) - {upstream.README} for files in each]
     assert not (names[0] & names[1] or names[1] & names[2])
     assert not names[0] & names[2]
-    assert set().union(*names) | {upstream.OVERLAY / "README.md"} == set(whole)
+    assert set().union(*names) | {upstream.README} == set(whole)
     assert Path("speechbrain/processing/kmeans.py") in names[0]
     assert not [x for x in names[0] if "recipes" in x.parts]
     assert len([x for x in names[1] if x.suffix == ".yaml"]) == 3
@@ -121,10 +121,27 @@ def test_systems_have_one_file_and_one_row_each(checkout):
                 seen.add(found[1])
 
 
-def test_what_is_no_checkout_is_refused(tmp_path, capsys):
+def test_what_is_no_checkout_is_refused(tmp_path, checkout, capsys):
     assert lay_over(tmp_path) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "there is no speechbrain/core.py in" in line
+    (checkout / upstream.ROWS).unlink()  # as where it is installed
+    assert lay_over(checkout) == 2
+    assert f"there is no {upstream.ROWS} in" in capsys.readouterr().err
+
+
+def test_a_part_stands_on_those_before(checkout, capsys):
+    before = files_of(checkout)
+    assert lay_over(checkout, "--part", "2") == 2
+    assert "part 2 stands on part 1, of which" in capsys.readouterr().err
+    assert files_of(checkout) == before
+    assert lay_over(checkout, "--part", "1", "2") == 0
+    assert lay_over(checkout, "--part", "3") == 0
+    made = files_of(checkout)
+    # In whatever order they are repeated, what is there stays.
+    for parts in (["2"], ["1"], ["1", "2", "3"]):
+        assert lay_over(checkout, "--part", *parts) == 0
+        assert files_of(checkout) == made
 
 
 def test_files_of_theirs_are_not_overwritten(checkout, capsys):
@@ -132,24 +149,78 @@ def test_files_of_theirs_are_not_overwritten(checkout, capsys):
     theirs.parent.mkdir()
     theirs.write_text("# theirs\n")
     before = files_of(checkout)
+    for force in ([], ["--force"]):
+        assert lay_over(checkout, *force) == 2
+        assert "kmeans.py is SpeechBrain's own" in capsys.readouterr().err
+        assert files_of(checkout) == before
+    theirs.unlink()
+    (checkout / "recipes" / "WSJ0Mix").mkdir(parents=True)
+    (checkout / upstream.OVERLAY).write_text("a file\n")
+    before = files_of(checkout)
     assert lay_over(checkout) == 2
-    assert "kmeans.py is SpeechBrain's own" in capsys.readouterr().err
+    assert "is a file where a folder has to go" in capsys.readouterr().err
     assert files_of(checkout) == before
 
 
-def test_earlier_files_and_rows_of_ours_are_replaced(checkout):
-    assert lay_over(checkout, "--part", "1") == 0
-    assert lay_over(checkout, "--part", "2") == 0
+def test_edits_are_kept_unless_asked(checkout, capsys):
+    assert lay_over(checkout, "--part", "1", "2") == 0
     first = files_of(checkout)
     ours = checkout / "speechbrain" / "processing" / "kmeans.py"
-    ours.write_text(ours.read_text("utf-8") + "# an earlier version\n", "utf-8")
+    ours.write_text(ours.read_text("utf-8") + "# of a review\n", "utf-8")
     rows = checkout / upstream.ROWS
     text = rows.read_text("utf-8")
     rows.write_text(text.replace("--batch_size=1", "--batch_size=7"), "utf-8")
+    edited = files_of(checkout)
     for part in ("1", "2"):
-        assert lay_over(checkout, "--part", part) == 0
+        assert lay_over(checkout, "--part", "1", part) == 2
+        assert "kmeans.py is not as this tool" in capsys.readouterr().err
+        assert files_of(checkout) == edited
+    assert lay_over(checkout, "--part", "1", "2", "--force") == 0
     assert files_of(checkout) == first
     assert "Separation,WSJ0Mix,a,b,c,d,,,flags,,\n" in text
+
+
+def test_nothing_is_needed_that_speechbrain_does_not_want(checkout):
+    # SpeechBrain's checks import every module, where no more is installed than
+    # its requirements and what these bring.
+    theirs = {"numpy", "scipy", "soundfile", "torch", "torchaudio", "tqdm"}
+    theirs |= {"hyperpyyaml", "ruamel", "yaml", "filelock", "pytest"}
+    theirs |= {"speechbrain", "prepare_data", *sys.stdlib_module_names}
+    asked = set()
+    for path, text in upstream.plan(checkout, [1, 2, 3]).items():
+        if path.suffix != ".py":
+            continue
+        tree = ast.parse(text)
+        for node in ast.walk(tree):
+            names = [getattr(node, "module", None) or ""]
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif not isinstance(node, ast.ImportFrom):
+                continue
+            foreign = {name.partition(".")[0] for name in names} - theirs
+            assert not foreign or node not in tree.body, (path, foreign)
+            asked |= foreign
+    # jsonschema is for schemas, which do not come along.
+    asked -= {"jsonschema", "onnx", "onnxscript"}
+    assert asked == set(upstream.REQUIREMENTS.split())
+
+
+def test_texts_name_what_the_parts_hold(checkout):
+    texts = (Path(upstream.ROOT) / "tools" / "pull_requests.md").read_text()
+    for part, text in enumerate(re.split(r"^## \d", texts, flags=re.M)[1:], 1):
+        for name in upstream.part_modules(part):
+            place = upstream.destination(name).relative_to("speechbrain")
+            assert f"`{place.as_posix()}`" in text, (part, name)
+        for name in upstream.chosen_systems(part):
+            assert f"`{name}`" in text, (part, name)
+
+
+def test_flattened_files_say_what_the_layers_say(checkout):
+    for path, text in upstream.plan(checkout, [2, 3]).items():
+        if path.suffix == ".yaml":
+            assert not re.search(r": (true|false)\b", text), path
+    text = upstream.flatten("kmeans_danet_spherical")
+    assert re.search(r"^embedding_dim: \d+ # D$", text, re.MULTILINE)
 
 
 def test_absolute_values_are_no_substitutions(checkout):

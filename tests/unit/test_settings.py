@@ -15,11 +15,8 @@ from speechbrain_kmdanet.nnet.objectives import OBJECTIVES
 from speechbrain_kmdanet.processing.kmeans import METRICS
 from speechbrain_kmdanet.processing.masks import ATTRACTOR_MASKS, IDEAL_MASKS
 from speechbrain_kmdanet.processing.seeding import INITS
-from speechbrain_kmdanet.utils.settings import (
-    check_settings,
-    parse_command,
-    read_schema,
-)
+from speechbrain_kmdanet.utils.schema import check_settings, read_schema
+from speechbrain_kmdanet.utils.settings import parse_command
 from speechbrain_kmdanet.utils.yaml_layers import load_settings, parse_overrides
 
 SCHEMA = ROOT / "hparams" / "schema.yaml"

@@ -12,7 +12,7 @@ from hypothesis import (
 from recipe_runs import BESIDE, OWN, RECIPE, ROOT, SYSTEMS, TRUNK
 
 from speechbrain_kmdanet.errors import UserError
-from speechbrain_kmdanet.utils.settings import read_schema
+from speechbrain_kmdanet.utils.schema import read_schema
 from speechbrain_kmdanet.utils.yaml_layers import (
     load_settings,
     parse_overrides,

@@ -20,7 +20,8 @@ from reproduction.tables import REFERENCE, TABLES, write_table
 
 from speechbrain_kmdanet.errors import UserError, run_command
 from speechbrain_kmdanet.utils.report import hide_paths
-from speechbrain_kmdanet.utils.settings import SCHEMA, check_settings, positive
+from speechbrain_kmdanet.utils.schema import SCHEMA, check_settings
+from speechbrain_kmdanet.utils.settings import positive
 
 FIGURE = "figure1"
 DESCRIPTION = """\

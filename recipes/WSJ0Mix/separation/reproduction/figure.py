@@ -18,7 +18,10 @@ from speechbrain_kmdanet.inference.separation import AttractorSeparation
 from speechbrain_kmdanet.processing.bins import flatten_bins
 from speechbrain_kmdanet.processing.separation import separate
 from speechbrain_kmdanet.utils.jobs import write_whole
-from speechbrain_kmdanet.utils.plots import plot_embeddings, view_embeddings
+from speechbrain_kmdanet.utils.plots_embeddings import (
+    plot_embeddings,
+    view_embeddings,
+)
 from speechbrain_kmdanet.utils.report import (
     describe_environment,
     format_markdown,

@@ -20,7 +20,8 @@ from reproduction.methods import (
 )
 from reproduction.runs import Run
 from speechbrain_kmdanet.errors import UserError
-from speechbrain_kmdanet.utils.settings import SCHEMA, as_yaml, check_settings
+from speechbrain_kmdanet.utils.schema import SCHEMA, check_settings
+from speechbrain_kmdanet.utils.settings import as_yaml
 from speechbrain_kmdanet.utils.yaml_layers import parse_overrides, read_layers
 
 LOSS = "loss"
