@@ -164,6 +164,21 @@ class Voices(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
                 torch.from_numpy(talkers * len(SPEEDS) + speeds),
             )
 
+    def corpus_of(self, label: int) -> str:
+        """The corpus that a voice is of.
+
+        Arguments
+        ---------
+        label : int
+            The voice.
+
+        Returns
+        -------
+        str
+            Its folder.
+        """
+        return str(self.names[label // len(SPEEDS)][0])
+
     def _draw(
         self, name: Any, speed: float, length: int, rng: np.random.Generator
     ) -> np.ndarray:

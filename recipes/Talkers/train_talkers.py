@@ -12,6 +12,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ SEED = 1234
 CONSTANT = 0.4  # share of the time after which the learning rate falls
 WARM_UP = 100  # steps
 MARGIN = 0.2  # between voices, after a third of the training
+CENTRING = 100  # batches that the mean of all voices is taken of
 SCALE = 30.0  # of cosines, for their softmax
 
 
@@ -143,6 +145,31 @@ def train(
             bar.update(int(spent) - bar.n)
             bar.set_postfix(step=step, loss=f"{float(loss):.2f}", refresh=False)
     return step
+
+
+def centre(training: VoiceTraining, data: Voices) -> None:
+    """Has the vectors of voices have no mean, that of all corpora alike.
+
+    Arguments
+    ---------
+    training : VoiceTraining
+        Trained voices.
+    data : Voices
+        What they were trained on.
+    """
+    network: Any = training.network.eval()
+    network.centre.zero_()
+    vectors, corpora = [], []
+    with torch.no_grad():
+        for signals, labels in islice(data, CENTRING):
+            vectors.append(network(signals))
+            corpora += [data.corpus_of(int(label)) for label in labels]
+    voices = torch.cat(vectors)  # [N, E]
+    means = [
+        voices[[x == corpus for x in corpora]].mean(0)
+        for corpus in sorted(set(corpora))
+    ]
+    network.centre.copy_(torch.stack(means).mean(0))
 
 
 def calibrate(training: Counting, folders: Sequence[str]) -> None:
@@ -267,7 +294,9 @@ def run(arguments: list[str]) -> None:
         )
     precision = torch.bfloat16 if options.precision == "bf16" else torch.float32
     train(training, iter(data), options.minutes, precision)
-    if options.calibrate and options.what == "counter":
+    if options.what == "voice":
+        centre(training, data)
+    elif options.calibrate:
         calibrate(training, options.calibrate)
     add_module(
         Path(options.separator),

@@ -15,7 +15,9 @@ import torch
 
 from speechbrain_kmdanet.processing.kmeans import kmeans
 
-ALIKE = 0.4  # likeness of two clusters that may be one talker's
+ALIKE = 0.5  # likeness of two clusters that may be one talker's
+APART = 1.5  # of a cosine: what it says for two talkers to be heard together
+OFTEN = 0.14  # share of overlaps that is enough to miss them between two
 TOGETHER = 0.5  # of a cosine: what it costs to be heard at the same time
 SHORT = 1.0  # seconds; the voices of shorter groups are vague
 RARE = 0.06  # of all speech: no talker of a recording says less
@@ -216,17 +218,23 @@ def _cluster(groups: _Groups, clear: np.ndarray, number: int) -> np.ndarray:
 def _differ(
     groups: _Groups, clear: np.ndarray, talkers: np.ndarray, number: int
 ) -> bool:
-    """Whether clusters are talkers: none is rare, and no two are alike."""
+    """Whether clusters are talkers: none is rare, and no two are alike.
+
+    Two that are heard together differ; and where many are, two that never are
+    may be one.
+    """
     seconds = np.bincount(talkers[clear], groups.known[clear], number)
     if seconds.min() < RARE * seconds.sum():
         return False
     sums = np.zeros((number, groups.voices.shape[1]))
     np.add.at(sums, talkers[clear], groups.voices[clear])
-    shared = np.zeros((number, number))
+    shared = np.zeros((number, number))  # seconds
     for group in clear:
         shares = groups.shares(group, talkers, number)
         shared[talkers[group]] += shares * groups.seconds[group]
-    shared /= np.minimum.outer(seconds, seconds)
+    others = ~np.eye(number, dtype=bool)
+    often = min(OFTEN, shared[others].sum() / seconds.sum())
     centroids = _unit(sums)
-    likeness = centroids @ centroids.T - shared
-    return bool(likeness[~np.eye(number, dtype=bool)].max() < ALIKE)
+    likeness = centroids @ centroids.T + often
+    likeness -= APART * shared / np.minimum.outer(seconds, seconds)
+    return bool(likeness[others].max() < ALIKE)

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from speechbrain_kmdanet.lobes.models.counting import TalkerCounter
-from speechbrain_kmdanet.lobes.models.voice import VoiceNet
 
 BINS, FRAMES = 65, 30
 NUM_FRAMES = torch.tensor([30, 17, 8, 1])
@@ -77,15 +76,3 @@ def test_learns_to_count():
     spectrum, labels = draw(50)
     right = counter.eval()(spectrum).argmax(1) == labels
     assert right.float().mean() > 0.9
-
-
-def test_voices_have_unit_length_at_any_level():
-    net = VoiceNet(channels=(16, 16, 16, 48), size=8).eval()
-    speech = torch.randn(3, 6000)
-    speech[2] = 0.0
-    vectors = net(speech)
-    assert vectors.shape == (3, 8)
-    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(3))
-    torch.testing.assert_close(net(1e3 * speech), vectors, rtol=0, atol=1e-4)
-    alone = torch.cat([net(x[None]) for x in speech])
-    torch.testing.assert_close(alone, vectors, rtol=0, atol=1e-5)

@@ -6,6 +6,7 @@ attention, propagation and aggregation in TDNN based speaker verification".
 
 from collections.abc import Sequence
 
+import torch
 from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from torch import Tensor, nn
@@ -17,6 +18,9 @@ SCALE = 15.0  # dB: about the spread of log-mel energies
 
 class VoiceNet(nn.Module):
     """Vectors of voices: those of one talker have a large cosine.
+
+    What all voices have in common, the buffer ``centre`` [E], is taken away; it
+    is zero until a training sets it.
 
     Arguments
     ---------
@@ -65,6 +69,8 @@ class VoiceNet(nn.Module):
             res2net_scale=4,
             se_channels=channels[0] // 2,
         )
+        self.centre: Tensor
+        self.register_buffer("centre", torch.zeros(size))
 
     def forward(self, speech: Tensor) -> Tensor:
         """Describes voices.
@@ -83,4 +89,5 @@ class VoiceNet(nn.Module):
         speech = speech / power.clamp_min(tiny(power)).sqrt()
         x = self.fbank(speech)  # [B, T, M], dB
         x = (x - x.mean(1, keepdim=True)) / SCALE
-        return nn.functional.normalize(self.net(x).squeeze(1), dim=1)
+        voices = nn.functional.normalize(self.net(x).squeeze(1), dim=1)
+        return nn.functional.normalize(voices - self.centre, dim=1)  # [B, E]
