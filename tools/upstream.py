@@ -8,8 +8,8 @@
 Modules go to the same places in speechbrain/, with their imports renamed, tests
 to tests/unittests/attractors, the recipe to recipes/WSJ0Mix/attractors, with a
 YAML file of all layers for each system and its row in tests/recipes. The same
-command again changes nothing; what has been edited since is kept unless --force
-is given; files that are SpeechBrain's are left as they are, but for the rows.
+command again changes nothing; files that are there and differ, as edited ones,
+are kept unless --force is given.
 """
 
 import argparse
@@ -200,9 +200,8 @@ def plan(checkout: Path, parts: list[int]) -> dict[Path, str]:
                 files[OVERLAY / "extra_requirements.txt"] = REQUIREMENTS
                 files.update(sample_lists(checkout))
         before |= modules
-    listed = _systems_there(checkout, parts)
-    if listed:
-        files[README] = readme(listed)
+    if any(map(chosen_systems, parts)):
+        files[README] = readme(_systems_there(checkout, parts))
     return files
 
 
@@ -233,7 +232,7 @@ def lay_over(
     parts : list of int
         The parts that are wanted.
     force : bool
-        Whether to replace files of ours that have been edited.
+        Whether to replace files that are there and differ.
 
     Returns
     -------
@@ -293,16 +292,11 @@ def _check_place(checkout: Path, path: Path, text: str, force: bool) -> bool:
     there = file.read_text("utf-8", errors="replace")
     if there == text:
         return False
-    if there.partition("\n")[0] != text.partition("\n")[0]:
-        raise UserError(
-            f"{file} is SpeechBrain's own: give it another place in RENAMED of "
-            "tools/upstream.py"
-        )
     before = _systems_there(checkout, [])
     if not force and not (path == README and there == readme(before)):
         raise UserError(
-            f"{file} is not as this tool writes it, as an edited one: keep it, "
-            "or give --force to replace all that differ"
+            f"{file} is there and differs, as one of SpeechBrain's or an edited "
+            "one: keep it, or give --force to replace all that differ"
         )
     return True
 
@@ -342,7 +336,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument(
         "--force",
         action="store_true",
-        help="replace files that have been edited, or are of another version",
+        help="replace files that are there and differ",
     )
     options = parser.parse_args(arguments)
     written, count = lay_over(options.checkout, options.part, options.force)
