@@ -31,3 +31,12 @@ def test_what_all_voices_share_is_taken_away():
     after = net(speech)
     torch.testing.assert_close(after, expected)
     assert after.mean(0).norm() < 0.5 * before.mean(0).norm()
+
+
+def test_older_weights_have_no_centre():
+    net = make_voice()
+    state = net.state_dict()
+    del state["centre"]
+    net.centre.fill_(1.0)
+    net.load_state_dict(state)
+    assert not net.centre.any()

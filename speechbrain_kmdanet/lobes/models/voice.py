@@ -5,6 +5,7 @@ attention, propagation and aggregation in TDNN based speaker verification".
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from speechbrain.lobes.features import Fbank
@@ -71,6 +72,7 @@ class VoiceNet(nn.Module):
         )
         self.centre: Tensor
         self.register_buffer("centre", torch.zeros(size))
+        self.register_load_state_dict_pre_hook(_without_a_centre)
 
     def forward(self, speech: Tensor) -> Tensor:
         """Describes voices.
@@ -91,3 +93,14 @@ class VoiceNet(nn.Module):
         x = (x - x.mean(1, keepdim=True)) / SCALE
         voices = nn.functional.normalize(self.net(x).squeeze(1), dim=1)
         return nn.functional.normalize(voices - self.centre, dim=1)  # [B, E]
+
+
+def _without_a_centre(
+    module: Any, state: dict[str, Tensor], prefix: str, *_: Any
+) -> None:
+    """Takes older weights, of when nothing was taken away.
+
+    A hook of PyTorch's load_state_dict.
+    """
+    if any(name.startswith(prefix) for name in state):
+        state.setdefault(f"{prefix}centre", torch.zeros_like(module.centre))
