@@ -46,8 +46,8 @@ as attractors are asked for. Classic DANet finds attractors by the ground truth 
 and by k-means at inference; k-means DANet by k-means in both.
 
 {about}
-E1 to E3 are what the second paper below calls experiments: attractors that are fixed after
-training, those of k-means, and those refined from trained anchors.
+E1 to E3 say how DANet finds attractors at inference: those fixed after training, those of
+k-means, and those refined from trained anchors.
 
 # How to run
 

@@ -154,8 +154,7 @@ def _link(stretches: Sequence[Stretch]) -> _Groups:
         windows.setdefault(stretch.window, []).append(index)
     seconds = np.array([x.end - x.start for x in stretches])
     voices = np.stack([x.voice for x in stretches])
-    sums = np.zeros((count, voices.shape[1]))
-    np.add.at(sums, of, voices * seconds[:, None])
+    sums = _sums(voices * seconds[:, None], of, count)
     together: list[dict[int, float]] = [{} for _ in range(count)]
     for here in windows.values():
         for i, j in permutations(here, 2):
@@ -171,6 +170,13 @@ def _link(stretches: Sequence[Stretch]) -> _Groups:
         np.bincount(of, seconds, count),
         together,
     )
+
+
+def _sums(vectors: np.ndarray, of: np.ndarray, count: int) -> np.ndarray:
+    """Sums [K, E] of the vectors [N, E] of each number [N]."""
+    sums = np.zeros((count, vectors.shape[1]))
+    np.add.at(sums, of, vectors)
+    return sums
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
@@ -208,8 +214,7 @@ def _cluster(groups: _Groups, clear: np.ndarray, number: int) -> np.ndarray:
         place(clear)
         if np.array_equal(talkers, before):
             break
-        sums = np.zeros_like(centroids)
-        np.add.at(sums, talkers[clear], groups.voices[clear])
+        sums = _sums(groups.voices[clear], talkers[clear], number)
         centroids = np.where(sums.any(1, keepdims=True), _unit(sums), centroids)
     place(vague)
     return talkers
@@ -226,15 +231,13 @@ def _differ(
     seconds = np.bincount(talkers[clear], groups.known[clear], number)
     if seconds.min() < RARE * seconds.sum():
         return False
-    sums = np.zeros((number, groups.voices.shape[1]))
-    np.add.at(sums, talkers[clear], groups.voices[clear])
     shared = np.zeros((number, number))  # seconds
     for group in clear:
         shares = groups.shares(group, talkers, number)
         shared[talkers[group]] += shares * groups.seconds[group]
     others = ~np.eye(number, dtype=bool)
     often = min(OFTEN, shared[others].sum() / seconds.sum())
-    centroids = _unit(sums)
+    centroids = _unit(_sums(groups.voices[clear], talkers[clear], number))
     likeness = centroids @ centroids.T + often
     likeness -= APART * shared / np.minimum.outer(seconds, seconds)
     return bool(likeness[others].max() < ALIKE)
