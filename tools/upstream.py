@@ -9,7 +9,7 @@ Modules go to the same places in speechbrain/, with their imports renamed, tests
 to tests/unittests/attractors, the recipe to recipes/WSJ0Mix/attractors, with a
 YAML file of all layers for each system and its row in tests/recipes. The same
 command again changes nothing; files that are there and differ, as edited ones,
-are kept unless --force is given.
+are kept unless --force is given, but for our rows of tests/recipes.
 """
 
 import argparse
@@ -292,8 +292,8 @@ def _check_place(checkout: Path, path: Path, text: str, force: bool) -> bool:
     there = file.read_text("utf-8", errors="replace")
     if there == text:
         return False
-    before = _systems_there(checkout, [])
-    if not force and not (path == README and there == readme(before)):
+    ours = path == README and there == readme(_systems_there(checkout, []))
+    if not (force or ours):
         raise UserError(
             f"{file} is there and differs, as one of SpeechBrain's or an edited "
             "one: keep it, or give --force to replace all that differ"
