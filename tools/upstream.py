@@ -20,6 +20,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from upstream_recipe import (
     OVERLAY,
@@ -46,15 +47,66 @@ THERE = Path("speechbrain/core.py"), ROWS, Path("tests/samples/separation")
 README = OVERLAY / "README.md"
 # What SpeechBrain does not want itself: pictures, and the SDR.
 REQUIREMENTS = "matplotlib\ntorchmetrics\n"
-# What a part begins with; what that imports comes along.
-PARTS: dict[int, tuple[list[str], list[str]]] = {
-    1: (["lobes.models.danet", "lobes.models.embedding"], []),
-    2: (
-        [],
-        ["kmeans_danet_spherical", "kmeans_danet_euclidean", "danet"],
+
+
+class Part(NamedTuple):
+    """A pull request.
+
+    Arguments
+    ---------
+    title : str
+        What it adds.
+    seeds : tuple of str
+        Modules that it begins with; what they import comes along.
+    systems : tuple of str
+        Systems whose YAML files it adds, with what these need; "*" for all
+        that are left.
+    """
+
+    title: str
+    seeds: tuple[str, ...] = ()
+    systems: tuple[str, ...] = ()
+
+
+PARTS = {
+    1: Part(
+        "k-means, attractors and DANet",
+        ("lobes.models.danet", "lobes.models.embedding"),
     ),
-    3: (["inference.separation", "inference.recordings"], ["*"]),
+    2: Part(
+        "spectra, ideal masks and losses",
+        (
+            "lobes.models.oracle",
+            "nnet.objectives",
+            "processing.bands",
+            "processing.separation",
+        ),
+    ),
+    3: Part(
+        "mixtures, of files and made anew",
+        (
+            "dataio.batch_sampler",
+            "dataio.mixture_dataset",
+            "dataio.mixture_files",
+            "dataio.wsj0mix",
+        ),
+    ),
+    4: Part(
+        "the recipe with three systems",
+        systems=("kmeans_danet_spherical", "kmeans_danet_euclidean", "danet"),
+    ),
+    5: Part("the other systems", systems=("*",)),
+    6: Part(
+        "inference, how many talk, and recordings of any length",
+        (
+            "inference.recordings",
+            "inference.separation",
+            "lobes.models.counting",
+            "lobes.models.voice",
+        ),
+    ),
 }
+SCRIPTS = {4: ("train.py", "prepare_data.py")}  # of the recipe, by part
 RUFF = shutil.which("ruff", path=str(Path(sys.executable).parent))
 ABSOLUTE = re.compile(r"\|([^|\s][^|\n]{0,18})\|")
 
@@ -122,10 +174,10 @@ def rewrite_python(text: str) -> str:
 
 def chosen_systems(part: int) -> list[str]:
     """The systems whose YAML files a part adds."""
-    names = PARTS[part][1]
+    names = PARTS[part].systems
     if "*" not in names:
-        return names
-    before = {x for other in range(1, part) for x in PARTS[other][1]}
+        return [*names]
+    before = {x for other in range(1, part) for x in PARTS[other].systems}
     return [name for name in systems() if name not in before]
 
 
@@ -133,12 +185,10 @@ def part_modules(part: int) -> set[str]:
     """The modules that a part adds to those before it."""
     needed: set[str] = set()
     for number in range(1, part + 1):
-        seeds, _ = PARTS[number]
-        texts = [f"{PACKAGE}.{name}" for name in seeds]
+        texts = [f"{PACKAGE}.{name}" for name in PARTS[number].seeds]
         texts += [flatten_source(name) for name in chosen_systems(number)]
-        if number == 2:
-            scripts = [RECIPE / x for x in ("train.py", "prepare_data.py")]
-            texts += [file.read_text("utf-8") for file in scripts]
+        for script in SCRIPTS.get(number, ()):
+            texts.append((RECIPE / script).read_text("utf-8"))
         found = closure(texts)
         needed = found - needed if number == part else needed | found
     return needed
@@ -193,10 +243,10 @@ def plan(checkout: Path, parts: list[int]) -> dict[Path, str]:
                 files[TESTS / file.name] = text
             for name in names:
                 files[_yaml(name)] = flatten(name)
-            if part == 2:
-                for script in ("train.py", "prepare_data.py"):
-                    text = (RECIPE / script).read_text("utf-8")
-                    files[OVERLAY / script] = rewrite_python(text)
+            for script in SCRIPTS.get(part, ()):
+                text = (RECIPE / script).read_text("utf-8")
+                files[OVERLAY / script] = rewrite_python(text)
+            if part in SCRIPTS:
                 files[OVERLAY / "extra_requirements.txt"] = REQUIREMENTS
                 files.update(sample_lists(checkout))
         before |= modules
@@ -330,8 +380,8 @@ def run(arguments: list[str]) -> None:
         nargs="+",
         choices=sorted(PARTS),
         default=sorted(PARTS),
-        help="1: k-means, attractors and DANet; 2: the recipe with three "
-        "systems; 3: the rest (default: all)",
+        help="; ".join(f"{x}: {part.title}" for x, part in PARTS.items())
+        + " (default: all)",
     )
     parser.add_argument(
         "--force",

@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 
 CHECKOUT = os.environ.get("SPEECHBRAIN_CHECKOUT")
 RUFF = upstream.RUFF
+PARTS = sorted(upstream.PARTS)
 FIELDS = (
     "Task,Dataset,Script_file,Hparam_file,Data_prep_file,Readme_file,"
     "Result_url,HF_repo,test_debug_flags,test_debug_checks,performance"
@@ -83,18 +84,25 @@ def test_all_that_is_imported_is_there(checkout):
 
 
 def test_parts_are_disjoint_and_make_the_whole(checkout):
-    def plan(*parts):
-        return upstream.plan(checkout, [*parts])
-
-    whole = plan(1, 2, 3)
-    each = [plan(part) for part in (1, 2, 3)]
+    whole = upstream.plan(checkout, PARTS)
+    each = [upstream.plan(checkout, [part]) for part in PARTS]
     names = [set(files) - {upstream.README} for files in each]
-    assert not (names[0] & names[1] or names[1] & names[2])
-    assert not names[0] & names[2]
+    assert sum(map(len, names)) == len(set().union(*names))
     assert set().union(*names) | {upstream.README} == set(whole)
     assert Path("speechbrain/processing/kmeans.py") in names[0]
-    assert not [x for x in names[0] if "recipes" in x.parts]
-    assert len([x for x in names[1] if x.suffix == ".yaml"]) == 3
+    assert not [x for files in names[:3] for x in files if "recipes" in x.parts]
+    assert len([x for x in names[3] if x.suffix == ".yaml"]) == 3
+
+
+@pytest.mark.parametrize("part", [1, 2, 3, 4, 5, 6])
+def test_parts_can_be_reviewed(checkout, part):
+    # And bring tests of what they add.
+    files = upstream.plan(checkout, [part])
+    lines = {path: text.count("\n") for path, text in files.items()}
+    assert sum(lines.values()) < 7000
+    tests = sum(lines[x] for x in lines if upstream.TESTS in x.parents)
+    modules = sum(lines[x] for x in lines if x.parts[0] == "speechbrain")
+    assert tests > modules / 5
 
 
 def test_systems_have_one_file_and_one_row_each(checkout):
@@ -135,11 +143,11 @@ def test_a_part_stands_on_those_before(checkout, capsys):
     assert lay_over(checkout, "--part", "2") == 2
     assert "part 2 stands on part 1, of which" in capsys.readouterr().err
     assert files_of(checkout) == before
-    assert lay_over(checkout, "--part", "1", "2") == 0
-    assert lay_over(checkout, "--part", "3") == 0
+    for part in map(str, PARTS):
+        assert lay_over(checkout, "--part", part) == 0
     made = files_of(checkout)
     # In whatever order they are repeated, what is there stays.
-    for parts in (["2"], ["1"], ["1", "2", "3"]):
+    for parts in (["2"], ["1"], ["4"], map(str, PARTS)):
         assert lay_over(checkout, "--part", *parts) == 0
         assert files_of(checkout) == made
 
@@ -162,7 +170,8 @@ def test_files_of_theirs_are_not_overwritten(checkout, capsys):
 
 
 def test_edits_are_kept_unless_asked(checkout, capsys):
-    assert lay_over(checkout, "--part", "1", "2") == 0
+    some = "1", "2", "3", "4"
+    assert lay_over(checkout, "--part", *some) == 0
     first = files_of(checkout)
     ours = checkout / "speechbrain" / "processing" / "kmeans.py"
     ours.write_text(ours.read_text("utf-8") + "# of a review\n", "utf-8")
@@ -170,11 +179,11 @@ def test_edits_are_kept_unless_asked(checkout, capsys):
     text = rows.read_text("utf-8")
     rows.write_text(text.replace("--batch_size=1", "--batch_size=7"), "utf-8")
     edited = files_of(checkout)
-    for part in ("1", "2"):
-        assert lay_over(checkout, "--part", "1", part) == 2
+    for parts in (["1"], some):
+        assert lay_over(checkout, "--part", *parts) == 2
         assert "kmeans.py is there and differs" in capsys.readouterr().err
         assert files_of(checkout) == edited
-    assert lay_over(checkout, "--part", "1", "2", "--force") == 0
+    assert lay_over(checkout, "--part", *some, "--force") == 0
     assert files_of(checkout) == first
     assert "Separation,WSJ0Mix,a,b,c,d,,,flags,,\n" in text
 
@@ -186,7 +195,7 @@ def test_nothing_is_needed_that_speechbrain_does_not_want(checkout):
     theirs |= {"hyperpyyaml", "ruamel", "yaml", "filelock", "pytest"}
     theirs |= {"speechbrain", "prepare_data", *sys.stdlib_module_names}
     asked = set()
-    for path, text in upstream.plan(checkout, [1, 2, 3]).items():
+    for path, text in upstream.plan(checkout, PARTS).items():
         if path.suffix != ".py":
             continue
         tree = ast.parse(text)
@@ -215,7 +224,7 @@ def test_texts_name_what_the_parts_hold(checkout):
 
 
 def test_flattened_files_say_what_the_layers_say(checkout):
-    for path, text in upstream.plan(checkout, [2, 3]).items():
+    for path, text in upstream.plan(checkout, PARTS).items():
         if path.suffix == ".yaml":
             assert not re.search(r": (true|false)\b", text), path
     text = upstream.flatten("kmeans_danet_spherical")
