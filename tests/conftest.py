@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,10 @@ from speechbrain.utils import importutils
 # Tensors are small here: a second thread would only wait, and on a busy machine
 # for long. Tests of threads say how many there are.
 torch.set_num_threads(1)
+
+# A shell has its background jobs ignore Ctrl-C, and their children with them:
+# tests of interruptions would wait for what never comes.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What Hypothesis keeps lies in pytest's cache.
 CACHE = Path(__file__).parents[1] / ".pytest_cache" / "hypothesis"
