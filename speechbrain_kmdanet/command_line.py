@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -89,14 +90,15 @@ def _separate(options: argparse.Namespace) -> int:
 
     from speechbrain_kmdanet.inference import corpus
     from speechbrain_kmdanet.inference.loading import DEFAULT
-    from speechbrain_kmdanet.utils.processes import find_share
+    from speechbrain_kmdanet.utils.jobs import make_folder
+    from speechbrain_kmdanet.utils.processes import Manifest, find_share
 
     share, output = find_share(), Path(options.out)
     if share.processes > 1 and corpus.STANDARD_INPUT in options.paths:
         raise UserError(
             "standard input cannot be shared out among processes: give files"
         )
-    manifest = corpus.Manifest(output)
+    manifest = Manifest(output)
     request = corpus.Request(
         options.separator or DEFAULT,
         options.talkers,
@@ -116,6 +118,7 @@ def _separate(options: argparse.Namespace) -> int:
                 f"--talkers auto needs a separator that counts talkers, which "
                 f"{request.source} does not: give --talkers K"
             )
+        make_folder(output, "--out")
         counts = {corpus.DONE: 0, corpus.SKIPPED: 0, corpus.FAILED: 0}
         several, shown = len(everything) > 1, sys.stderr.isatty()
         results = corpus.separate_recordings(
@@ -126,6 +129,7 @@ def _separate(options: argparse.Namespace) -> int:
             [name for name in ("rttm", "json") if getattr(options, name)],
             options.overwrite,
             shown and not several,
+            everything,
         )
         bar = tqdm(
             results,
@@ -138,8 +142,6 @@ def _separate(options: argparse.Namespace) -> int:
         for each, line in bar:
             counts[line["status"]] += 1
             _tell(each, line, output, several)
-    if not inputs and not several:
-        return 0
     if inputs:
         manifest.tidy()
     if several:
@@ -205,7 +207,7 @@ def _load(options: argparse.Namespace, rank: int = 0) -> "AttractorSeparation":
     if device == "cuda":
         device = "cuda:0"
     try:
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()
     except (AssertionError, RuntimeError) as error:
         raise UserError(
             f"--device {device} cannot be used ({one_line(error).split('. ')[0]}): give "
@@ -306,8 +308,14 @@ def _example(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     """Writes a separator as one ONNX file, as a folder for a hub, or both."""
+    from speechbrain_kmdanet.utils.jobs import make_folder
+
     if not (options.onnx or options.hub):
         raise UserError("export needs --onnx FILE, or --hub DIR")
+    if options.onnx:
+        make_folder(Path(options.onnx).parent, "--onnx")
+        if Path(options.onnx).is_dir():
+            raise UserError(f"--onnx {options.onnx} is a folder: give a file")
     if options.hub:
         from speechbrain_kmdanet.inference.loading import resolve_source
         from speechbrain_kmdanet.utils.hub import write_hub_folder
@@ -315,6 +323,7 @@ def _export(options: argparse.Namespace) -> int:
         source = resolve_source(options.separator)
         if not isinstance(source, Path):
             raise UserError(f"{options.separator} is no local folder")
+        make_folder(options.hub, "--hub")
         for path in write_hub_folder(source, options.hub):
             sys.stdout.write(f"{path}\n")
     if options.onnx:
@@ -344,22 +353,35 @@ def _optional(module: str, command: str, extra: str) -> ModuleType:
         ) from error
 
 
-def _whole(text: str) -> int:
-    """A positive whole number."""
-    if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"expected 1, 2, ..., got {text!r}")
+def _place(text: str) -> str:
+    """Where something is written."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, got an empty one")
+    return text
+
+
+def _number(text: str, low: int = 1, high: int = sys.maxsize) -> int:
+    """A whole number, from one number to another."""
+    if not (text.isdecimal() and low <= int(text) <= high):
+        numbers = f"a number from {low} to {high}"
+        if high == sys.maxsize:
+            numbers = f"{low}, {low + 1}, ..."
+        raise argparse.ArgumentTypeError(f"expected {numbers}, got {text!r}")
     return int(text)
+
+
+def _rate(text: str) -> int:
+    """A sample rate."""
+    from speechbrain_kmdanet.dataio.audio import RATES
+
+    return _number(text, *RATES)
 
 
 def _talkers(text: str) -> int:
     """A number of talkers."""
     from speechbrain_kmdanet.lobes.models.masker import MOST_TALKERS
 
-    if not (text.isdecimal() and 1 <= int(text) <= MOST_TALKERS):
-        raise argparse.ArgumentTypeError(
-            f"expected a number from 1 to {MOST_TALKERS}, got {text!r}"
-        )
-    return int(text)
+    return _number(text, high=MOST_TALKERS)
 
 
 def _talkers_or_auto(text: str) -> int | str:
@@ -400,14 +422,14 @@ def make_parser() -> Parser:
         help="talkers of a recording (default: they are counted)",
     )
     text = "where to write (default: separated)"
-    add("--out", default="separated", metavar="DIR", help=text)
+    add("--out", type=_place, default="separated", metavar="DIR", help=text)
     add("--separator", metavar="SOURCE", help=SOURCE)
     text = "of the tracks (default: wav)"
     add("--format", choices=FORMATS, default="wav", help=text)
     text = "sample rate of the tracks (default: that of the recording)"
-    add("--rate", type=_whole, metavar="HZ", help=text)
+    add("--rate", type=_rate, metavar="HZ", help=text)
     text = "channel to separate, from 1 on (default: the mean of all)"
-    add("--channel", type=_whole, metavar="N", help=text)
+    add("--channel", type=_number, metavar="N", help=text)
     text = "write what is no talker's, too: NAME_background.wav"
     add("--background", action="store_true", help=text)
     text = "write who speaks when: NAME.rttm"
@@ -435,9 +457,9 @@ def make_parser() -> Parser:
     command.add_argument("separator", nargs="?", metavar="SOURCE", help=SOURCE)
     add = command.add_argument
     text = "ONNX file to write"
-    add("--onnx", metavar="FILE", help=text)
+    add("--onnx", type=_place, metavar="FILE", help=text)
     text = "folder to write, which loads where this package is not installed"
-    add("--hub", metavar="DIR", help=text)
+    add("--hub", type=_place, metavar="DIR", help=text)
     text = "talkers of the ONNX file (default: those of the separator)"
     add("--talkers", type=_talkers, metavar="K", help=text)
     add("--trust", action="store_true", help=TRUST)
@@ -449,7 +471,8 @@ def make_parser() -> Parser:
     add("separator", nargs="?", metavar="SOURCE", help=SOURCE)
     text = "(default: 127.0.0.1, this computer alone)"
     add("--host", default="127.0.0.1", help=text)
-    add("--port", type=_whole, default=7860, help="(default: 7860)")
+    port = partial(_number, high=65535)
+    add("--port", type=port, default=7860, help="(default: 7860)")
     return parser
 
 

@@ -2,9 +2,8 @@
 
 Decoders are lenient: files of most containers that were cut short read without
 an error, and NaN samples or a second channel show up much later, if at all. Here
-a file is either good or refused with the reason and what to do about it. Only
-PAF, PVF, IRCAM, SD2 and XI do not say how long they are, nor do MP3 files of
-simple encoders: a part of one cannot be told from the whole.
+a file is good, or refused with the reason and what to do about it. Only PAF, PVF,
+IRCAM, SD2, XI and MP3 files of simple encoders do not say how long they are.
 """
 
 import os
@@ -17,22 +16,20 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from speechbrain_kmdanet.dataio import containers
 from speechbrain_kmdanet.dataio.active_level import active_speech_level
-from speechbrain_kmdanet.dataio.containers import find_cut, noted_as_cut
 from speechbrain_kmdanet.errors import UserError, one_line
 from speechbrain_kmdanet.processing.bands import resample
 from speechbrain_kmdanet.utils.jobs import parallel
 
 LEVEL_RATE = 8000  # Hz; the level is measured here whatever rate is written
 RATES = (1000, 1_000_000)  # Hz; the filters that resample others do not end
-COMPRESSED = ("OGG", "MP3")
 LOST = ("PAF", "SDS")  # libsndfile seeks wrongly in them
 MIN_SECONDS = 0.1  # shorter ones hold no speech whose level could be measured
 SPHERE_SUFFIXES = (".wv1", ".WV1", ".wv2", ".WV2", ".sph", ".SPH")
 UNKNOWN_FRAMES = 2**40  # libsndfile: 2^63 - 1 for a FLAC made in a pipe
 NAMED_PROBLEMS = 5  # files named in an error, the rest are counted
 NAMED_LETTERS = 200  # of a path in an error
-
 CONVERT = (
     "convert SPHERE files to WAV first, each with 'sph2pipe -f wav IN.wv1 "
     "OUT.wav' (sph2pipe is free, from the LDC)"
@@ -217,15 +214,15 @@ def open_recording(path: Path) -> soundfile.SoundFile:
         with path.open("rb") as file:
             start = file.read(7)
             file.seek(0)
-            cut = find_cut(file, path.stat().st_size)
+            cut = containers.find_cut(file, path.stat().st_size)
         if start == b"NIST_1A":
             raise UnusableSource("a SPHERE file", CONVERT)
         if cut:
             raise UnusableSource(f"truncated, {cut}", RESTORE)
-        sound = undo.enter_context(_sound(path))
+        sound = undo.enter_context(_Forward(containers.sound_path(path)))
         if sound.frames >= UNKNOWN_FRAMES:
             raise UnusableSource("of unknown length", REWRITE)
-        if noted_as_cut(sound):
+        if containers.noted_as_cut(sound):
             raise UnusableSource("truncated", RESTORE)
         if not RATES[0] <= sound.samplerate <= RATES[1]:
             reason = f"has {sound.samplerate} Hz, expected {RATES[0]} to"
@@ -270,11 +267,21 @@ def _check_kind(path: str | Path) -> None:
         raise UnusableSource(f"{what}, no file", LOCATE)
 
 
-def _sound(path: str | Path) -> soundfile.SoundFile:
-    """Opens with libsndfile, also where the name cannot be decoded."""
-    return soundfile.SoundFile(
-        str(path) if os.name == "nt" else os.fsencode(path)
-    )
+class _Forward(soundfile.SoundFile):
+    """A recording that is read from its beginning to its end.
+
+    After each read, soundfile seeks to where it is already: the decoders of
+    MPEG, Opus and Vorbis forget the frames before, which they go on from.
+    """
+
+    def seekable(self) -> bool:
+        """Whether it may be sought in."""
+        return not _forgets(self) and super().seekable()
+
+
+def _forgets(sound: soundfile.SoundFile) -> bool:
+    """Whether a decoder needs what is before a sample to make it."""
+    return sound.format == "OGG" or sound.subtype.startswith("MPEG")
 
 
 def _reason(error: Exception) -> str:
@@ -292,8 +299,7 @@ def audio_suffixes() -> set[str]:
     set of str
         For example ".wav".
     """
-    # Names of formats, which are endings but for these; headerless ones are
-    # no recordings that somebody could read.
+    # Names of formats are endings, but for these; nobody reads headerless ones.
     formats = {f".{name.lower()}" for name in soundfile.available_formats()}
     return (formats | {".opus", ".oga", ".aif", ".aifc"}) - {".raw"}
 
@@ -329,7 +335,7 @@ def list_recordings(folder: str | Path) -> dict[str, Path]:
 
 
 def is_compressed(path: str | Path) -> bool:
-    """Whether parts of a recording are found by decoding it from afar.
+    """Whether a part of a recording is found by decoding what is before it.
 
     Arguments
     ---------
@@ -342,7 +348,7 @@ def is_compressed(path: str | Path) -> bool:
         True for Ogg, Opus and MP3, whatever the name of the file.
     """
     with open_recording(as_path(path)) as sound:
-        return sound.format in COMPRESSED or sound.subtype.startswith("MPEG")
+        return _forgets(sound)
 
 
 def read_piece(
@@ -354,15 +360,13 @@ def read_piece(
     ---------
     path : str or pathlib.Path
         The file.
-    start : int
-        The first sample.
-    length : int
-        The number of samples.
+    start, length : int
+        The first sample, and the number of samples.
 
     Returns
     -------
     signal : numpy.ndarray
-        The samples, shape [length], float32, full scale 1.
+        The samples [length], float32, full scale 1.
     sample_rate : int
         Their rate in Hz.
 
@@ -373,8 +377,9 @@ def read_piece(
     """
     try:
         _check_kind(path)
-        with _sound(path) as sound:
-            seekable = sound.seekable() and sound.format not in LOST
+        with soundfile.SoundFile(containers.sound_path(path)) as sound:
+            lost = sound.format in LOST or _forgets(sound)
+            seekable = sound.seekable() and not lost
             begin = min(start, sound.frames) if seekable else 0
             if begin:
                 sound.seek(begin)

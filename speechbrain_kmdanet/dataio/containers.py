@@ -1,10 +1,12 @@
-"""Whether a file of sound holds what its container promises.
+"""How a file of sound is opened, and whether it holds what it promises.
 
 libsndfile takes the samples that are there, and says nothing of those that are
 not. Most containers say how many there should be.
 """
 
+import os
 import re
+from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
 import soundfile
@@ -37,6 +39,22 @@ CHUNKS = {
 SAMPLES = (b"data", b"SSND", b"BODY")  # names of the chunks of samples
 NOTED = ("AVR", "MAT4", "MAT5", "MPC2K", "PAF", "VOC", "WVE")
 AU: dict[bytes, Literal["little", "big"]] = {b".snd": "big", b"dns.": "little"}
+
+
+def sound_path(path: str | Path) -> str | bytes:
+    """A path as libsndfile takes it, also where the name cannot be decoded.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The path.
+
+    Returns
+    -------
+    str or bytes
+        The same.
+    """
+    return str(path) if os.name == "nt" else os.fsencode(path)
 
 
 def find_cut(file: BinaryIO, file_size: int) -> str:

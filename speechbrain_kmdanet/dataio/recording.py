@@ -41,6 +41,8 @@ class Recording:
 
     Raises
     ------
+    UnusableSource
+        If it is empty.
     UserError
         If there is no such channel.
     """
@@ -53,10 +55,12 @@ class Recording:
         self.num_samples = sound.frames
         self.sample_rate = sound.samplerate
         self.num_channels = sound.channels
-        if channel is not None and not 1 <= channel <= sound.channels:
+        if not self.num_samples:
+            raise UnusableSource("empty", RESTORE)
+        if channel is not None and channel not in range(1, sound.channels + 1):
             raise UserError(
                 f"channel must be from 1 to {sound.channels}, the channels "
-                f"that it has, got {channel}"
+                f"that it has, got {channel!r}"
             )
         self.channel = channel
         self.clipped = False
@@ -81,11 +85,9 @@ class Recording:
         Raises
         ------
         UnusableSource
-            If the file is empty or truncated, or has samples that are not
-            finite, or channels that cancel each other.
+            If the file is truncated, or has samples that are not finite, or
+            channels that cancel each other.
         """
-        if not self.num_samples:
-            raise UnusableSource("empty", RESTORE)
         left = self.num_samples
         while left:
             # With a number: some codecs cannot seek to find the end.
@@ -185,8 +187,8 @@ def read_blocks(
     Raises
     ------
     UnusableSource
-        If there is no file, or it is SPHERE, unreadable, truncated, of unknown
-        length or of an odd rate.
+        If there is no file, or it is SPHERE, unreadable, truncated, empty, of
+        unknown length or of an odd rate.
     """
     path = as_path(path)
     with open_recording(path) as sound:

@@ -15,8 +15,6 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock
-
 from speechbrain_kmdanet.dataio.audio import audio_suffixes, name_path
 from speechbrain_kmdanet.dataio.corpus import file_state
 from speechbrain_kmdanet.errors import UserError, one_line
@@ -29,10 +27,10 @@ from speechbrain_kmdanet.inference.recordings import (
 from speechbrain_kmdanet.inference.separation import AttractorSeparation
 from speechbrain_kmdanet.inference.turns import format_rttm
 from speechbrain_kmdanet.utils.jobs import digest, write_whole
+from speechbrain_kmdanet.utils.processes import Manifest
 
 SUFFIXES = frozenset(audio_suffixes())
 STANDARD_INPUT = "-"
-MANIFEST = "manifest.jsonl"
 BEGUN, DONE, FAILED, SKIPPED = "begun", "done", "failed", "skipped"
 # What is wrong with the name of one file, and not with the disk.
 NAME_ERRORS = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
@@ -225,97 +223,6 @@ def _with_suffix(path: Path, below: Path, name: Path) -> Path:
     return name.with_name(name.name + below.suffix.replace(".", "_"))
 
 
-class Manifest:
-    """What was done with each recording: one JSON object a line.
-
-    Any number of processes add lines, on any number of machines that see the
-    folder. The last line of a recording counts.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        The output folder.
-
-    Example
-    -------
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     manifest = Manifest(folder)
-    ...     manifest.add({"path": "a.wav", "status": "begun"})
-    ...     manifest.add({"path": "a.wav", "status": "done"})
-    ...     manifest.read()
-    {'a.wav': {'path': 'a.wav', 'status': 'done'}}
-    """
-
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        self.path = self.folder / MANIFEST
-
-    def _lock(self) -> FileLock:
-        """What one process at a time holds, for the time of a line."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.folder / f".{MANIFEST}.lock")
-
-    def add(self, line: Mapping[str, Any]) -> None:
-        """Adds a line.
-
-        Arguments
-        ---------
-        line : mapping
-            A recording's path, its status, and so on.
-        """
-        text = json.dumps(line) + "\n"
-        with self._lock(), self.path.open("ab+") as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                # A full disk, or a crash, may have cut the line before.
-                text = text if file.read(1) == b"\n" else "\n" + text
-            file.write(text.encode("ascii"))
-
-    def read(self) -> dict[str, dict[str, Any]]:
-        """What is known of each recording.
-
-        Returns
-        -------
-        dict
-            The last line of each, by its path.
-        """
-        lines: dict[str, dict[str, Any]] = {}
-        if self.path.is_file():
-            for text in self.path.read_bytes().splitlines():
-                try:
-                    line = json.loads(text)
-                    lines[line["path"]] = line
-                except (ValueError, LookupError, TypeError):
-                    continue  # a line that was cut
-        return lines
-
-    def tidy(self) -> None:
-        """Leaves one line a recording, sorted by path."""
-        with self._lock():
-            lines = self.read()
-            with write_whole(self.path) as unfinished:
-                texts = [
-                    json.dumps(lines[path]) + "\n" for path in sorted(lines)
-                ]
-                unfinished.write_text("".join(texts), encoding="ascii")
-
-    def tracks(self) -> set[str]:
-        """Absolute paths of all audio that was made.
-
-        Returns
-        -------
-        set of str
-            Of tracks and backgrounds.
-        """
-        return {
-            os.path.abspath(self.folder / file)
-            for line in self.read().values()
-            for file in [*line.get("tracks", []), line.get("background")]
-            if file
-        }
-
-
 def separate_recordings(
     separator: AttractorSeparation,
     inputs: Sequence[Input],
@@ -324,6 +231,7 @@ def separate_recordings(
     beside: Collection[str] = (),
     overwrite: bool = False,
     progress: bool = False,
+    others: Sequence[Input] = (),
 ) -> Iterator[tuple[Input, dict[str, Any]]]:
     """Separates recordings, one after the other; a bad one stops no other.
 
@@ -346,6 +254,8 @@ def separate_recordings(
         Whether what is there already is made again.
     progress : bool
         Whether each recording has a progress bar.
+    others : sequence of Input
+        Those that other processes separate: no recording is written over.
 
     Yields
     ------
@@ -359,21 +269,22 @@ def separate_recordings(
     manifest = Manifest(output)
     known = manifest.read()
     options = vars(request).copy()
+    kept = {os.path.realpath(each.path) for each in [*inputs, *others]}
     for each in inputs:
         before = known.get(each.label, {})
         made_of = {"state": _state(each), "options": options}
         line: dict[str, Any] = {"path": each.label, "status": BEGUN, **made_of}
+        same = all(before.get(key) == made_of[key] for key in made_of)
+        # What was begun, or has lost a file, is ours to write.
+        ours = overwrite or same or before.get("status") == BEGUN
         try:
-            if not overwrite:
-                same = all(before.get(key) == made_of[key] for key in made_of)
-                if same and _is_finished(before, each, manifest.folder, beside):
+            if not overwrite and same:
+                if _is_finished(before, each, manifest.folder, beside):
                     yield each, {**before, "status": SKIPPED}
                     continue
-                # What was begun, or has lost a file, is ours to write.
-                if not same and before.get("status") != BEGUN:
-                    _check_free(each, manifest.folder, request, beside)
-        except UserError as error:  # What is known of it stays.
-            yield each, {**line, "status": FAILED, "error": one_line(error)}
+            _check_free(each, manifest.folder, request, beside, kept, ours)
+        except (UserError, OSError) as error:  # What is known of it stays.
+            yield each, {**line, "status": FAILED, "error": _reason(error)}
             continue
         manifest.add(line)
         try:
@@ -393,10 +304,8 @@ def separate_recordings(
             _write_beside(made, manifest.folder / each.name, line, beside)
             _remove_stale(before, line, manifest.folder)
         except (UserError, OSError) as error:
-            if isinstance(error, OSError) and error.errno not in NAME_ERRORS:
-                raise
             line = {"path": each.label, "status": FAILED, **made_of}
-            line["error"] = one_line(error)
+            line["error"] = _reason(error)
         manifest.add(line)
         yield each, line
 
@@ -411,6 +320,13 @@ def _state(each: Input) -> list[Any] | None:
         return None
 
 
+def _reason(error: Exception) -> str:
+    """What is wrong with a recording; what is wrong with a disk is raised."""
+    if isinstance(error, OSError) and error.errno not in NAME_ERRORS:
+        raise error
+    return one_line(error)
+
+
 def _is_finished(
     line: Mapping[str, Any], each: Input, folder: Path, beside: Collection[str]
 ) -> bool:
@@ -423,9 +339,14 @@ def _is_finished(
 
 
 def _check_free(
-    each: Input, folder: Path, request: Request, beside: Collection[str]
+    each: Input,
+    folder: Path,
+    request: Request,
+    beside: Collection[str],
+    kept: Collection[str],
+    ours: bool,
 ) -> None:
-    """Refuses to write over files of something else."""
+    """Refuses to write over recordings, or files of something else."""
     count = MOST if request.num_spks == AUTO else int(request.num_spks)
     tracks = [str(1 + track) for track in range(count)]
     tracks += ["background"] * request.background
@@ -433,12 +354,17 @@ def _check_free(
     endings += [f".{suffix}" for suffix in beside]
     for ending in endings:
         file = folder / f"{each.name}{ending}"
-        if file.exists():
-            raise UserError(
-                f"cannot separate {name_path(each.path)}: {name_path(file)} is "
-                "there, made of another recording or in another way: give "
-                "--overwrite, or another --out"
-            )
+        if os.path.realpath(file) in kept:
+            reason, remedy = "a recording to separate", "another --out"
+        elif file.exists() and not ours:
+            reason = "made of another recording or in another way"
+            remedy = "--overwrite, or another --out"
+        else:
+            continue
+        raise UserError(
+            f"cannot separate {name_path(each.path)}: {name_path(file)} is "
+            f"there, {reason}: give {remedy}"
+        )
 
 
 def _describe(

@@ -9,7 +9,7 @@ memory that is needed does not grow with the length.
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import soundfile
 import torch
+from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
+from speechbrain_kmdanet.dataio.audio import as_path
+from speechbrain_kmdanet.dataio.containers import sound_path
 from speechbrain_kmdanet.dataio.recording import (
     Recording,
     read_blocks,
@@ -52,6 +55,8 @@ from speechbrain_kmdanet.inference.windows import (
 from speechbrain_kmdanet.lobes.models.masker import check_num_spks
 from speechbrain_kmdanet.processing.bands import resample, restore_sources
 from speechbrain_kmdanet.utils.jobs import write_whole
+
+logger = get_logger(__name__)
 
 BATCH = 4  # windows at a time
 PART = 10  # seconds that are written at a time
@@ -109,6 +114,11 @@ class _Options(NamedTuple):
     num_spks: int | str
     sample_rate: int | None
     file_format: str
+    exactly: bool = False  # in 32 bits, where tracks are beyond full scale
+
+
+class _TooLoud(Exception):
+    """Samples that the file would cut off."""
 
 
 def separate_recording(
@@ -145,7 +155,8 @@ def separate_recording(
         Channel to separate, from 1 on; the mean of all by default.
     file_format : str
         "wav", "flac" or "opus". WAV files have 16 bits where the recording has
-        no more, and 32-bit numbers otherwise.
+        no more and all tracks are below full scale, and 32-bit numbers
+        otherwise. What of a track is beyond it, others cut off, with a warning.
     background : bool
         Whether to write the background, too: NAME_background.wav.
     name : str
@@ -167,7 +178,12 @@ def separate_recording(
         If a file cannot be written.
     """
     options = _Options(path, channel, num_spks, sample_rate, file_format)
-    name = name or Path(os.fsdecode(path)).stem
+    folder = Path(os.fsdecode(output_folder))
+    name = name or as_path(path).stem
+    if Path(name).name != name:
+        raise UserError(
+            f"name must be that of a file, not a path, got {name!r}"
+        )
     bar = tqdm(desc=name, unit="s", disable=not progress, dynamic_ncols=True)
     try:
         with tempfile.TemporaryFile() as file, bar:
@@ -183,21 +199,22 @@ def separate_recording(
                 lanes = _make_lanes(store.counts, said, track_of, rate)
             names = [str(1 + track) for track in range(count)]
             files = [
-                Path(output_folder, f"{name}_{each}.{file_format}")
+                folder / f"{name}_{each}.{file_format}"
                 for each in names + ["background"] * background
             ]
-            with read_blocks(path, channel) as recording:
-                seconds = recording.num_samples / recording.sample_rate
-                turns = _write_tracks(
-                    recording,
-                    partial(
-                        store.tracks, lanes=lanes, count=count, fade=FADE * rate
-                    ),
-                    rate,
-                    files,
-                    options,
-                    bar,
-                )
+            make_tracks = partial(
+                store.tracks, lanes=lanes, count=count, fade=FADE * rate
+            )
+            for each in (options, options._replace(exactly=True)):
+                with (
+                    suppress(_TooLoud),
+                    read_blocks(path, channel) as recording,
+                ):
+                    turns = _write_tracks(
+                        recording, make_tracks, rate, files, each, bar
+                    )
+                    break
+            seconds = recording.num_samples / recording.sample_rate
     except UserError as error:
         raise explain(error, path) from error
     made = files[-1] if background else None
@@ -218,8 +235,8 @@ def _check(options: _Options, rate: int) -> int:
     wanted = rate if wanted is None else check_rate(wanted)
     if options.file_format == "opus" and wanted not in OPUS_RATES:
         raise UserError(
-            f"Opus has no {wanted} Hz: give a sample_rate of "
-            f"{', '.join(map(str, OPUS_RATES))}, or another file_format"
+            f"Opus has no {wanted} Hz: give a rate of "
+            f"{', '.join(map(str, OPUS_RATES))} Hz, or another format"
         )
     return wanted
 
@@ -375,7 +392,10 @@ def _write_tracks(
     options: _Options,
     bar: tqdm,
 ) -> list[Turn]:
-    """Writes tracks, and the background if there is a file more than tracks."""
+    """Writes tracks, and the background if there is a file more than tracks.
+
+    Raises _TooLoud where WAV files need more than 16 bits.
+    """
     rate = recording.sample_rate
     wanted = _check(options, rate)
     total = recording.num_samples
@@ -387,7 +407,7 @@ def _write_tracks(
         (max(0, begin - MARGIN * rate), min(end + MARGIN * rate, total))
         for begin, end in parts
     ]
-    energies = []
+    energies, cut_off = [], False
     with ExitStack() as stack:
         outputs = [
             stack.enter_context(_output(file, wanted, recording, options))
@@ -410,8 +430,18 @@ def _write_tracks(
             energies.append(frame_energies(tracks, wanted))
             left = target - sum(tracks.T)
             for output, track in zip(outputs, [*tracks.T, left]):
+                if output.subtype != "FLOAT" and np.abs(track).max() > 1.0:
+                    if options.file_format == "wav":
+                        raise _TooLoud
+                    cut_off = True
                 output.write(track)
-            bar.update((part[1] - part[0]) // rate)
+            bar.update((total + part[1]) // rate - bar.n)
+    if cut_off:
+        logger.warning(
+            f"{recording.name} is so loud that tracks go beyond full scale, "
+            f"where {options.file_format} cuts them off: have WAV files "
+            "written, or lower its level"
+        )
     turns = find_turns(np.concatenate(energies))
     seconds = round(total / rate, 3)
     return [turn._replace(end=min(turn.end, seconds)) for turn in turns]
@@ -424,13 +454,18 @@ def _output(
     """A file of one track, whole or not there."""
     container, subtype = FORMATS[options.file_format]
     if subtype is None:
-        narrow = recording.sound.subtype in NARROW
+        narrow = recording.sound.subtype in NARROW and not options.exactly
         subtype = "PCM_16" if narrow else "FLOAT"
         seconds = recording.num_samples / recording.sample_rate
         if seconds * sample_rate * (2 if narrow else 4) > LARGE:
             container = "RF64"
     with write_whole(file) as unfinished:
         with soundfile.SoundFile(
-            unfinished, "w", sample_rate, 1, subtype, format=container
+            sound_path(unfinished),
+            "w",
+            sample_rate,
+            1,
+            subtype,
+            format=container,
         ) as output:
             yield output

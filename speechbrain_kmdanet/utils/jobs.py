@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from speechbrain_kmdanet.errors import UserError, stop
+from speechbrain_kmdanet.errors import UserError, one_line, stop
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -290,6 +290,30 @@ def write_whole(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def make_folder(folder: str | Path, option: str) -> None:
+    """Makes a folder, before something takes time that could not be written.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder.
+    option : str
+        The option that names it.
+
+    Raises
+    ------
+    UserError
+        If that is impossible.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise UserError(
+            f"{option}: cannot make the folder {folder} ({reason}): give another"
+        ) from error
 
 
 def digest(path: str | Path) -> str | None:

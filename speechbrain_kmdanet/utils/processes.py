@@ -1,14 +1,20 @@
-"""Processes that torchrun or SLURM have started."""
+"""Processes that torchrun or SLURM have started, and what they have done."""
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from filelock import FileLock
 from speechbrain.utils.distributed import ddp_init_group
 from torch import distributed
 
 from speechbrain_kmdanet.errors import UserError
+from speechbrain_kmdanet.utils.jobs import write_whole
+
+MANIFEST = "manifest.jsonl"
 
 
 @contextmanager
@@ -136,3 +142,94 @@ def find_share(environment: Mapping[str, str] = os.environ) -> Share:
             "(--array=0-N), or unset RANK and WORLD_SIZE"
         )
     return Share(job * processes + rank, jobs * processes)
+
+
+class Manifest:
+    """What was done with each recording: one JSON object a line.
+
+    Any number of processes add lines, on any number of machines that see the
+    folder. The last line of a recording counts.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The output folder.
+
+    Example
+    -------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     manifest = Manifest(folder)
+    ...     manifest.add({"path": "a.wav", "status": "begun"})
+    ...     manifest.add({"path": "a.wav", "status": "done"})
+    ...     manifest.read()
+    {'a.wav': {'path': 'a.wav', 'status': 'done'}}
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.path = self.folder / MANIFEST
+
+    def _lock(self) -> FileLock:
+        """What one process at a time holds, for the time of a line."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder / f".{MANIFEST}.lock")
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Adds a line.
+
+        Arguments
+        ---------
+        line : mapping
+            A recording's path, its status, and so on.
+        """
+        text = json.dumps(line) + "\n"
+        with self._lock(), self.path.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                # A full disk, or a crash, may have cut the line before.
+                text = text if file.read(1) == b"\n" else "\n" + text
+            file.write(text.encode("ascii"))
+
+    def read(self) -> dict[str, dict[str, Any]]:
+        """What is known of each recording.
+
+        Returns
+        -------
+        dict
+            The last line of each, by its path.
+        """
+        lines: dict[str, dict[str, Any]] = {}
+        if self.path.is_file():
+            for text in self.path.read_bytes().splitlines():
+                try:
+                    line = json.loads(text)
+                    lines[line["path"]] = line
+                except (ValueError, LookupError, TypeError):
+                    continue  # a line that was cut
+        return lines
+
+    def tidy(self) -> None:
+        """Leaves one line a recording, sorted by path."""
+        with self._lock():
+            lines = self.read()
+            with write_whole(self.path) as unfinished:
+                texts = [
+                    json.dumps(lines[path]) + "\n" for path in sorted(lines)
+                ]
+                unfinished.write_text("".join(texts), encoding="ascii")
+
+    def tracks(self) -> set[str]:
+        """Absolute paths of all audio that was made.
+
+        Returns
+        -------
+        set of str
+            Of tracks and backgrounds.
+        """
+        return {
+            os.path.abspath(self.folder / file)
+            for line in self.read().values()
+            for file in [*line.get("tracks", []), line.get("background")]
+            if file
+        }

@@ -18,10 +18,10 @@ from speechbrain_kmdanet import EXAMPLE, __version__, command_line
 from speechbrain_kmdanet.command_line import FORMATS, main
 from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.inference import corpus, recordings
-from speechbrain_kmdanet.inference.corpus import MANIFEST, Manifest
 from speechbrain_kmdanet.inference.loading import resolve_source
 from speechbrain_kmdanet.inference.separation import AttractorSeparation
 from speechbrain_kmdanet.lobes.models.counting import TalkerCounter
+from speechbrain_kmdanet.utils.processes import MANIFEST, Manifest
 
 VARIABLES = (
     "RANK",
@@ -71,7 +71,8 @@ def record(*names, seconds=0.4, rate=8000):
         rng = np.random.default_rng(number)
         signal = 0.1 * rng.standard_normal(round(seconds * rate))
         Path(name).parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(name, signal, rate)
+        path = name.encode(errors="surrogateescape")
+        soundfile.write(path, signal, rate)
 
 
 def written(folder="separated"):
@@ -187,6 +188,39 @@ def test_what_is_there_is_not_overwritten(separate):
     assert separate("talk.wav")[0] == 1
     # Another format is in nobody's way.
     assert separate("talk.wav", "--format", "flac")[0] == 0
+
+
+def test_recordings_are_never_written_over(separate):
+    record("x.wav", "x_1.wav", "y.wav")
+    before = Path("x.wav").read_bytes(), Path("x_1.wav").read_bytes()
+    for options in ([], ["--overwrite"]):
+        status, _, err = separate(".", "--out", ".", *options)
+        problem = "x.wav: x_1.wav is there, a recording to separate: give ano"
+        assert status == 1 and problem in err
+    assert (Path("x.wav").read_bytes(), Path("x_1.wav").read_bytes()) == before
+    assert Path("y_1.wav").is_file() and Path("x_1_1.wav").is_file()
+
+
+def test_odd_names_stop_no_others(separate):
+    record("w/a.wav", b"w/\xff.wav".decode(errors="surrogateescape"))
+    record(f"w/{'n' * 250}.wav", "w/z.wav")
+    status, _, err = separate("w", "--rttm", "--json")
+    assert status == 1 and "3 separated" in err and "1 failed" in err
+    assert "File name too long" in err and "Traceback" not in err
+    assert {"\udcff_1.wav", "z_1.wav"} < {
+        x.name for x in Path("separated").iterdir()
+    }
+
+
+def test_where_nothing_can_be_written_is_said_at_once(separate, capsys):
+    record("talk.wav")
+    assert separate("talk.wav", "--out", "talk.wav")[0] == 2
+    for option, place in (("--onnx", "talk.wav/x"), ("--hub", "talk.wav")):
+        assert main(["export", option, place]) == 2
+        problem = f"{option}: cannot make the folder talk.wav ("
+        assert problem in capsys.readouterr().err
+    assert main(["export", "--onnx", "."]) == 2
+    assert "--onnx . is a folder: give a file" in capsys.readouterr().err
 
 
 def test_a_file_that_is_gone_is_made_again(separate):
@@ -357,7 +391,11 @@ def test_the_example(here, capsys):
         (["separate", "a", "--talkers", "0"], "from 1 to 100, got '0'"),
         (["separate", "a", "--format", "mp3"], "invalid choice: 'mp3'"),
         (["separate", "a", "--rate", "-1"], "argument --rate: expected"),
+        (["separate", "a", "--rate", "500"], "from 1000 to 1000000, got '500'"),
+        (["separate", "a", "--out", ""], "argument --out: expected a path"),
         (["separate", "a", "--device", "x"], "--device x cannot be used"),
+        (["separate", "a", "--device", "meta"], "--device meta cannot be used"),
+        (["page", "--port", "99999"], "from 1 to 65535, got '99999'"),
         (["separate", "a", "--separator", "b"], "source='b' is not a folder"),
         (["separate", "."], "no recordings there"),
         (["export"], "needs --onnx FILE, or --hub DIR"),
@@ -412,7 +450,7 @@ def test_processes_of_a_machine_share_its_gpus(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(torch, "zeros", lambda *_, **__: None)
+    monkeypatch.setattr(torch, "zeros", lambda *_, **__: torch.ones(1))
     monkeypatch.setattr(AttractorSeparation, "from_hparams", load)
     record("a.wav", "b.wav")
     assert main(["separate", "a.wav", "b.wav"]) == 2

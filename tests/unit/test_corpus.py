@@ -7,8 +7,13 @@ from pathlib import Path
 import pytest
 
 from speechbrain_kmdanet.errors import UserError
-from speechbrain_kmdanet.inference.corpus import MANIFEST, Manifest, find_inputs
-from speechbrain_kmdanet.utils.processes import Share, find_share
+from speechbrain_kmdanet.inference.corpus import find_inputs
+from speechbrain_kmdanet.utils.processes import (
+    MANIFEST,
+    Manifest,
+    Share,
+    find_share,
+)
 
 
 @pytest.fixture(autouse=True)

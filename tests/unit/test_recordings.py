@@ -10,6 +10,7 @@ import pytest
 import soundfile
 import torch
 
+from speechbrain_kmdanet.dataio.audio import read_piece, read_source
 from speechbrain_kmdanet.dataio.recording import read_blocks
 from speechbrain_kmdanet.errors import UserError
 from speechbrain_kmdanet.inference import recordings
@@ -111,6 +112,20 @@ def test_short_recordings_are_separated_as_a_whole(separator, run):
             np.testing.assert_allclose(track[0], source, atol=1e-6)
 
 
+def test_double_precision(run, tmp_path):
+    torch.manual_seed(0)
+    separator = make_separator(remainder=True)
+    separator.mods.masknet.remainder.data.normal_()
+    made, tracks = run(sound(9.0, 8000), 8000, num_spks=2)
+    single = separate_recording(separator, "talk.wav", "single", progress=False)
+    separator.double()
+    double = separate_recording(separator, "talk.wav", "double", progress=False)
+    assert len(single.tracks) == len(double.tracks)
+    for one, two in zip(single.tracks, double.tracks):
+        first, second = soundfile.read(one)[0], soundfile.read(two)[0]
+        np.testing.assert_allclose(first, second, atol=1e-4)
+
+
 def test_confidence_is_that_of_the_windows(separator, run):
     signal = sound(9.0, 8000)
     count = separator.count_batch(torch.from_numpy(signal.T).float())
@@ -198,6 +213,7 @@ def test_one_channel(run):
     "options, message",
     [
         ({"channel": 3}, "channel must be from 1 to 2, .* got 3"),
+        ({"channel": "1"}, "channel must be from 1 to 2, .* got '1'"),
         ({"num_spks": "three"}, 'num_spks must be .* or "auto", got'),
         ({"num_spks": 0}, "num_spks must be an integer >= 1, got 0"),
         ({"file_format": "mp3"}, "file_format must be one of wav, flac, opus"),
@@ -213,7 +229,37 @@ def test_arguments_that_do_not_fit(run, tmp_path, options, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_tracks_stay_in_their_folder(separator, run):
+    for name in ("../up", "a/b", "."):
+        with pytest.raises(UserError, match="name must be that of a file"):
+            run(sound(0.5, 8000), 8000, name=name)
+    soundfile.write("talk.wav", sound(0.5, 8000), 8000)
+    made = separate_recording(separator, b"talk.wav", b"out\xff", name="me")
+    assert os.fsencode(made.tracks[0]) == b"out\xff/me_1.wav"
+    assert made.tracks[0].is_file()
+
+
+@pytest.mark.parametrize("rate", [8000, 16000])
+def test_tracks_beyond_full_scale(run, caplog, rate):
+    # Opposite signs: each is louder than the recording.
+    signal = np.clip(30 * sound(12.0, rate), -1, 1 - 2**-15)
+    made, tracks = run(signal, rate, "PCM_16", num_spks=2)
+    signal, _ = soundfile.read("talk.wav")
+    loudest = max(np.abs(track).max() for track, _ in tracks)
+    assert loudest > 1.0
+    total = sum(track for track, _ in tracks)
+    np.testing.assert_allclose(total, signal, atol=1e-5)
+    assert soundfile.info(str(made.tracks[0])).subtype == "FLOAT"
+    assert "beyond full scale" not in caplog.text
+    with caplog.at_level(logging.WARNING):
+        run(signal, rate, "PCM_16", num_spks=2, file_format="flac")
+    assert caplog.text.count("where flac cuts them off") == 1
+
+
 def test_files_that_are_none(separator, tmp_path):
+    soundfile.write(tmp_path / "nothing.wav", np.zeros(0), 8000)
+    with pytest.raises(UserError, match="nothing.wav: empty"):
+        separate_recording(separator, tmp_path / "nothing.wav", tmp_path)
     soundfile.write(tmp_path / "cut.wav", sound(3.0, 8000), 8000)
     whole = (tmp_path / "cut.wav").read_bytes()
     (tmp_path / "cut.wav").write_bytes(whole[:-1000])
@@ -302,6 +348,28 @@ def test_blocks_are_the_recording(tmp_path):
             joined = np.concatenate(list(recording.blocks(999)))
         expected = signal.mean(1) if channel is None else signal[:, 1]
         np.testing.assert_array_equal(joined, expected)
+
+
+@pytest.mark.parametrize("rate", [16000, 32000, 44100])
+@pytest.mark.parametrize("suffix", ["mp3", "ogg", "opus", "flac"])
+def test_blocks_of_compressed_files_are_what_is_read_at_once(
+    tmp_path, suffix, rate
+):
+    if suffix == "opus" and rate not in recordings.OPUS_RATES:
+        pytest.skip("Opus has no such rate")
+    path = tmp_path / f"talk.{suffix}"
+    subtype = "OPUS" if suffix == "opus" else None
+    container = "OGG" if suffix == "opus" else None
+    soundfile.write(path, 4 * sound(5.0, rate), rate, subtype, format=container)
+    whole, _ = read_source(path)
+    with read_blocks(path) as recording:
+        blocks = np.concatenate([*recording.blocks(rate // 2)])
+    np.testing.assert_allclose(blocks, whole, atol=1e-7)
+    if suffix != "opus":  # which is decoded from afar, and hardly differs
+        for start in (0, 12345, 3 * rate + 7):
+            piece, _ = read_piece(path, start, rate)
+            expected = whole[start : start + rate]
+            np.testing.assert_allclose(piece, expected, atol=1e-6)
 
 
 def test_channels_that_cancel_are_refused_unless_one_is_chosen(tmp_path):

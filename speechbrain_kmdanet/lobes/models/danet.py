@@ -140,7 +140,8 @@ class DANet(Masker):
             )  # [B, K, D]
         attractors = fit_attractors(attractors, embeddings)
         if self.remainder is not None:
-            remainder = self.remainder.expand(len(attractors), -1, -1)
+            remainder = self.remainder.to(attractors)
+            remainder = remainder.expand(len(attractors), -1, -1)
             attractors = torch.cat([attractors, remainder], 1)
         masks = ATTRACTOR_MASKS[self.masks](embeddings, attractors)
         masks = masks[:, :num_spks]  # [B, K, N]
@@ -164,7 +165,8 @@ class DANet(Masker):
         if self.remainder is None:
             return 1.0
         with torch.no_grad():
-            return 1.0 - (embeddings @ self.remainder[0, 0]).sigmoid()
+            remainder = self.remainder[0, 0].to(embeddings)
+            return 1.0 - (embeddings @ remainder).sigmoid()
 
     def embed(
         self,

@@ -89,7 +89,9 @@ class VoiceNet(nn.Module):
         """
         power = speech.square().mean(1, keepdim=True)
         speech = speech / power.clamp_min(tiny(power)).sqrt()
-        x = self.fbank(speech)  # [B, T, M], dB
+        # SpeechBrain's filters are of the default type, whatever the weights are.
+        usual = speech.to(torch.get_default_dtype())
+        x = self.fbank(usual).to(speech)  # [B, T, M], dB
         x = (x - x.mean(1, keepdim=True)) / SCALE
         voices = nn.functional.normalize(self.net(x).squeeze(1), dim=1)
         return nn.functional.normalize(voices - self.centre, dim=1)  # [B, E]
