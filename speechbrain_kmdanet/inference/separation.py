@@ -196,9 +196,9 @@ class AttractorSeparation(Pretrained):
         -------
         torch.Tensor
             Sources [B, L, K] on the device of the model, which sum to the
-            mixtures; zeros behind the length of a mixture. Where talkers are
-            counted, K is the largest number; a mixture of fewer has silent
-            sources at the end.
+            mixtures (less the noise, of a separator that keeps it out); zeros
+            behind the length of a mixture. Where talkers are counted, K is the
+            largest number; a mixture of fewer has silent sources at the end.
 
         Raises
         ------
