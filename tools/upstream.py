@@ -129,8 +129,13 @@ def imports(text: str) -> Iterator[str]:
     str
         The names.
     """
-    for found in re.findall(rf"{PACKAGE}\.([a-z0-9_.]+)", text):
-        name = found.rstrip(".")
+    found = re.findall(rf"{PACKAGE}\.([a-z0-9_.]+)", text)
+    whole = rf"from {PACKAGE}\.([\w.]+) import \(?([\w\s,]+)"
+    for folder, names in re.findall(whole, text):
+        # Of a folder, modules are imported; of a module, what is in it.
+        found += [f"{folder}.{name}" for name in re.findall(r"\w+", names)]
+    for place in found:
+        name = place.rstrip(".")
         while name and not module_file(name).is_file():
             name = name.rpartition(".")[0]  # a class, or a function
         if name:
