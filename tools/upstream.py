@@ -61,11 +61,14 @@ class Part(NamedTuple):
     systems : tuple of str
         Systems whose YAML files it adds, with what these need; "*" for all
         that are left.
+    scripts : tuple of str
+        Scripts of the recipe that it adds.
     """
 
     title: str
     seeds: tuple[str, ...] = ()
     systems: tuple[str, ...] = ()
+    scripts: tuple[str, ...] = ()
 
 
 PARTS = {
@@ -94,6 +97,7 @@ PARTS = {
     4: Part(
         "the recipe with three systems",
         systems=("kmeans_danet_spherical", "kmeans_danet_euclidean", "danet"),
+        scripts=("train.py", "prepare_data.py"),
     ),
     5: Part("the other systems", systems=("*",)),
     6: Part(
@@ -106,7 +110,6 @@ PARTS = {
         ),
     ),
 }
-SCRIPTS = {4: ("train.py", "prepare_data.py")}  # of the recipe, by part
 RUFF = shutil.which("ruff", path=str(Path(sys.executable).parent))
 ABSOLUTE = re.compile(r"\|([^|\s][^|\n]{0,18})\|")
 
@@ -192,7 +195,7 @@ def part_modules(part: int) -> set[str]:
     for number in range(1, part + 1):
         texts = [f"{PACKAGE}.{name}" for name in PARTS[number].seeds]
         texts += [flatten_source(name) for name in chosen_systems(number)]
-        for script in SCRIPTS.get(number, ()):
+        for script in PARTS[number].scripts:
             texts.append((RECIPE / script).read_text("utf-8"))
         found = closure(texts)
         needed = found - needed if number == part else needed | found
@@ -248,10 +251,10 @@ def plan(checkout: Path, parts: list[int]) -> dict[Path, str]:
                 files[TESTS / file.name] = text
             for name in names:
                 files[_yaml(name)] = flatten(name)
-            for script in SCRIPTS.get(part, ()):
+            for script in PARTS[part].scripts:
                 text = (RECIPE / script).read_text("utf-8")
                 files[OVERLAY / script] = rewrite_python(text)
-            if part in SCRIPTS:
+            if PARTS[part].scripts:
                 files[OVERLAY / "extra_requirements.txt"] = REQUIREMENTS
                 files.update(sample_lists(checkout))
         before |= modules

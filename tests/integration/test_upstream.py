@@ -94,7 +94,7 @@ def test_parts_are_disjoint_and_make_the_whole(checkout):
     assert len([x for x in names[3] if x.suffix == ".yaml"]) == 3
 
 
-@pytest.mark.parametrize("part", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("part", PARTS)
 def test_parts_can_be_reviewed(checkout, part):
     # And bring tests of what they add.
     files = upstream.plan(checkout, [part])
